@@ -1,0 +1,61 @@
+"""Process settings: the only place that reads the environment.
+
+AWS's own variables (`AWS_ENDPOINT_URL`, `AWS_PROFILE`, keys, region) are read by botocore itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["RAY_ENVIRONMENT", "Settings", "apply_ray_environment", "configs_folder", "load_settings"]
+
+RAY_ENVIRONMENT: Mapping[str, str] = {
+    # The controller's poll; 2 s by default, and it is added to every finish.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "120",
+    # One actor fewer at each start.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
+    "RAY_worker_niceness": "0",
+    # A run that evaluates for long pauses its data for long.
+    "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "86400",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""What this project changes of Ray's defaults, where the user has not."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of this process."""
+
+    storage: str
+    cache: Path
+    ray_address: str | None
+    hub_offline: bool
+
+
+def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Reads `ASTRAML_STORAGE`, `ASTRAML_CACHE`, `RAY_ADDRESS` and `HF_HUB_OFFLINE`."""
+    cache_home = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Settings(
+        storage=environment.get("ASTRAML_STORAGE", "runs"),
+        cache=Path(environment.get("ASTRAML_CACHE") or Path(cache_home) / "astraml"),
+        ray_address=environment.get("RAY_ADDRESS") or None,
+        hub_offline=environment.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"},
+    )
+
+
+def apply_ray_environment() -> None:
+    """Sets RAY_ENVIRONMENT for this process and its children. Call before `ray` is imported."""
+    for name, value in RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def configs_folder() -> Path:
+    """`configs/`: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"

@@ -1,0 +1,63 @@
+"""Where the rows are, and what their columns mean."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from astraml_ray.spec.base import SpecModel
+
+__all__ = ["Columns", "DatasetFormat", "DatasetSpec", "dataset_from_input"]
+
+DatasetFormat = Literal["auto", "parquet", "jsonl", "csv", "text"]
+Uri = Annotated[str, StringConstraints(min_length=1, max_length=2048, strip_whitespace=True)]
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+
+
+class Columns(SpecModel):
+    """Names of the columns; a name left out is found by the usual names, or the error lists what is there."""
+
+    text: ColumnName | None = None
+    """The column of texts (usual names: text, sentence, content, document, review, question ...)."""
+    label: ColumnName | None = None
+    """The column of classes, strings or numbers (usual names: label, labels, class, category ...)."""
+    image: ColumnName | None = None
+    """The column of encoded images."""
+
+
+class DatasetSpec(SpecModel):
+    """A dataset: a prefix read by convention (`path`), or one URI per split.
+
+    URIs are `s3://bucket/key`, `file:///path` or plain paths; folders are read recursively.
+    """
+
+    path: Uri | None = None
+    """A prefix whose files or folders named train*, validation*|dev*|val* and test* are the splits."""
+    train: Uri | None = None
+    """Training rows: a file, a folder or a prefix."""
+    validation: Uri | None = None
+    """Validation rows; without them a fraction of the training rows is split off."""
+    test: Uri | None = None
+    """Test rows; scored once, with the best model."""
+    format: DatasetFormat = "auto"
+    """The file format; `auto` goes by the file names."""
+    columns: Columns = Columns()
+    validation_fraction: float = Field(default=0.05, gt=0, lt=1)
+    """Share of the training rows that becomes the validation set when there is none. A row's side
+    follows from a hash of its content, so it is the same at every run, and equal rows stay together."""
+    endpoint_url: Uri | None = None
+    """The S3 endpoint, when it is not the one of AWS_ENDPOINT_URL or of the profile."""
+
+    @model_validator(mode="after")
+    def _one_way_to_name_the_rows(self) -> DatasetSpec:
+        if (self.path is None) == (self.train is None):
+            raise ValueError("give either `path` (a prefix read by convention) or `train`")
+        if self.path is not None and (self.validation or self.test):
+            raise ValueError("`validation` and `test` go with `train`; with `path` they are found by name")
+        return self
+
+
+def dataset_from_input(value: Any) -> Any:
+    """A dataset given as a string is a prefix."""
+    return {"path": value} if isinstance(value, str) else value

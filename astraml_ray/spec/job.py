@@ -1,0 +1,112 @@
+"""JobSpec, version v2.1: what is submitted, and what `astraml run` runs."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
+
+from astraml_ray.spec.augmentation import Augmentation
+from astraml_ray.spec.base import SpecModel
+from astraml_ray.spec.dataset import DatasetSpec, dataset_from_input
+from astraml_ray.spec.hyperparams import Hyperparams, IntervalText
+from astraml_ray.spec.model import ModelSpec, model_from_input
+
+__all__ = ["CheckpointPolicy", "JobSpec", "Limits", "Resources", "Schedule", "Task"]
+
+Task = Literal["auto", "text-classification", "causal-lm", "masked-lm"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class Resources(SpecModel):
+    """What a run takes of the cluster."""
+
+    gpus: int | Literal["auto"] = "auto"
+    """GPUs, one worker each; 0 trains on CPUs; `auto` is one if the cluster has a GPU, else none."""
+    workers: int | None = Field(default=None, ge=1, le=4096)
+    """Workers; left out, one per GPU, or one."""
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    """CPUs that each worker asks Ray for; left out, one, or less on a cluster too small for that."""
+    threads_per_worker: int | None = Field(default=None, ge=1)
+    """torch threads of each worker. A resumed run is bit-identical at the same number."""
+
+    @field_validator("gpus")
+    @classmethod
+    def _not_negative(cls, gpus: int | str) -> int | str:
+        if isinstance(gpus, int) and not 0 <= gpus <= 4096:
+            raise ValueError("must be from 0 to 4096")
+        return gpus
+
+    @model_validator(mode="after")
+    def _one_gpu_each(self) -> Resources:
+        if isinstance(self.gpus, int) and self.gpus > 0 and self.workers not in (None, self.gpus):
+            raise ValueError(f"`workers` must equal `gpus` ({self.gpus}): a worker has one GPU; leave it out")
+        return self
+
+
+class CheckpointPolicy(SpecModel):
+    """Checkpoints are written at every evaluation, and here more often if that is too seldom."""
+
+    every: IntervalText | None = None
+    """For instance "100 steps": the most work that a killed worker can cost."""
+    keep: int = Field(default=2, ge=1, le=1000)
+    """Newest checkpoints kept; the best one is kept besides."""
+
+
+class Limits(SpecModel):
+    """Bounds of a run."""
+
+    max_retries: int = Field(default=3, ge=0, le=100)
+    """How often a failure of the infrastructure is tried again, from the last checkpoint."""
+
+
+class Schedule(SpecModel):
+    """When the service starts the job; `astraml run` runs it once, now, and says so."""
+
+    cron: str
+    """Five fields: minute, hour, day of month, month, day of week."""
+    timezone: str = "UTC"
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, cron: str) -> str:
+        if len(cron.split()) != 5:
+            raise ValueError("a cron expression has five fields: minute hour day month weekday")
+        try:
+            CronSim(cron, datetime(2026, 1, 1, tzinfo=timezone.utc))
+        except CronSimError as error:
+            raise ValueError(f"not a cron expression: {error}") from error
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError) as error:
+            raise ValueError(f"{name!r} is no IANA time zone, such as Europe/Paris") from error
+        return name
+
+
+class JobSpec(SpecModel):
+    """A training job."""
+
+    api_version: Literal["v2.1"] = "v2.1"
+    project_id: Name = "default"
+    name: Name | None = None
+    """A name for people; the run's id begins with it."""
+    dataset: Annotated[DatasetSpec, BeforeValidator(dataset_from_input, json_schema_input_type=str | DatasetSpec)]
+    model: Annotated[ModelSpec, BeforeValidator(model_from_input, json_schema_input_type=str | ModelSpec)]
+    task: Task = "auto"
+    """`auto`: text-classification if there is a label column, else what the model was made for."""
+    hyperparams: Hyperparams = Hyperparams()
+    augmentation: tuple[Augmentation, ...] = ()
+    resources: Resources = Resources()
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+    limits: Limits = Limits()
+    schedule: Schedule | None = None
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Sets the order of rows, the augmentation, dropout and random weights."""

@@ -1,0 +1,74 @@
+"""Reads a block of the plan: fragments → global order → augmentation → tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from astraml_ray.data.augmentation import augment_texts
+from astraml_ray.data.encoding import ENCODED_SCHEMA, Encoder, encode_rows
+from astraml_ray.data.keyed import row_keys
+from astraml_ray.data.manifest import Manifest, Split, read_rows
+from astraml_ray.data.plan import Block, owned_by, permutation
+from astraml_ray.spec.augmentation import Augmentation
+
+__all__ = ["BlockReader"]
+
+
+@dataclass(frozen=True)
+class BlockReader:
+    """Everything a task needs to turn a block into encoded rows; plain data.
+
+    Attributes:
+        manifest: What is read.
+        split: Of it, which rows.
+        encoder: How they become tokens.
+        seed: Of the run.
+        batch_size: Rows of a global batch.
+        world_size: Workers that share each batch.
+        augmentations: Of training rows.
+        shuffle: False for validation and test.
+    """
+
+    manifest: Manifest
+    split: Split
+    encoder: Encoder
+    seed: int
+    batch_size: int
+    world_size: int
+    augmentations: tuple[Augmentation, ...] = ()
+    shuffle: bool = True
+
+    def read(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
+        """A worker's rows of a block, in order, as a table of ENCODED_SCHEMA.
+
+        Args:
+            block: From the plan.
+            world_rank: The worker.
+            start_row: Positions of the epoch before it are left out (a resumed run).
+        """
+        table = pa.concat_tables([read_rows(self.manifest, self.split, f) for f in block.fragments])
+        positions = np.arange(block.start, block.start + block.rows, dtype=np.int64)
+        mine = owned_by(positions, self.batch_size, world_rank, self.world_size) & (positions >= start_row)
+        order = permutation(block, self.seed) if self.shuffle else np.arange(block.rows)
+        table, positions = table.take(pa.array(order[mine])), positions[mine]
+        keys = row_keys(self.seed, block.epoch, positions)
+        texts = table["text"].to_pylist()
+        if self.augmentations:
+            texts = augment_texts(texts, keys, self.augmentations, mask=self.encoder.mask_token)
+        labels = table["label"].to_pylist() if self.manifest.label else None
+        return encode_rows(self.encoder, texts, labels, positions, keys)
+
+    def read_padded(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
+        """As read, filled up with empty rows (position -1) to the length that every worker's part has."""
+        table = self.read(block, world_rank, start_row)
+        positions = np.arange(max(block.start, start_row), block.start + block.rows)
+        counts = np.bincount(positions % self.batch_size % self.world_size, minlength=self.world_size)
+        missing = int(counts.max()) - table.num_rows
+        if not missing:
+            return table
+        empty = pa.array([[]] * missing, pa.list_(pa.int32()))
+        padding = pa.table([pa.array(np.full(missing, -1)), empty, empty, empty], schema=ENCODED_SCHEMA)
+        return pa.concat_tables([table, padding])

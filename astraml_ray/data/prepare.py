@@ -1,0 +1,150 @@
+"""From a DatasetSpec to a Manifest: list, count, find the columns and the classes, split off validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from astraml_ray.data.columns import find_columns
+from astraml_ray.data.formats import Fragment, format_of, fragments_of, schema_of
+from astraml_ray.data.manifest import Manifest, Split
+from astraml_ray.data.objects import ObjectInfo, list_objects
+from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragments
+from astraml_ray.data.splits import SPLITS, assign_splits
+from astraml_ray.errors import DataError
+from astraml_ray.spec.dataset import DatasetSpec
+
+__all__ = ["build_manifest", "fraction_to_threshold"]
+
+_THREADS = 16
+
+
+def build_manifest(spec: DatasetSpec, *, needs_label: bool | None, cache: Path) -> Manifest:
+    """Reads listings and footers, and the rows only where those do not tell.
+
+    Args:
+        spec: The dataset.
+        needs_label: True if the task needs a label column, False if it has none, None to look for one.
+        cache: Folder that remembers what was counted.
+
+    Raises:
+        DataError: With the object or field at fault and what to do.
+    """
+    by_split = _objects_by_split(spec)
+    objects = [info for split in SPLITS for info in by_split.get(split, [])]
+    formats = [format_of(info, spec.format) for info in objects]
+    endpoint = spec.endpoint_url
+    text, label = find_columns(
+        schema_of(objects[0], formats[0], endpoint), spec.columns, needs_label=needs_label, source=objects[0].uri
+    )
+    with ThreadPoolExecutor(_THREADS) as pool:
+        per_object = list(pool.map(lambda i: fragments_of(i, objects[i], formats[i], endpoint), range(len(objects))))
+    threshold = 0 if "validation" in by_split else fraction_to_threshold(spec.validation_fraction)
+    manifest = Manifest(tuple(objects), tuple(formats), text, label, (), {}, threshold, endpoint)
+    fragments: dict[str, list[Fragment]] = {}
+    position = 0
+    for split in SPLITS:
+        count = len(by_split.get(split, []))
+        if count:
+            fragments[split] = [f for part in per_object[position : position + count] for f in part]
+        position += count
+    return _fill(manifest, fragments, cache)
+
+
+def fraction_to_threshold(fraction: float) -> int:
+    """The content hash below which a row belongs to the fraction."""
+    return int(fraction * 2**64)
+
+
+def _objects_by_split(spec: DatasetSpec) -> dict[str, list[ObjectInfo]]:
+    if spec.path is not None:
+        return assign_splits(spec.path, list_objects(spec.path, spec.endpoint_url))
+    uris = {"train": spec.train, "validation": spec.validation, "test": spec.test}
+    return {name: list_objects(uri, spec.endpoint_url) for name, uri in uris.items() if uri is not None}
+
+
+def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Path) -> Manifest:
+    """Row counts, classes and the validation side."""
+    everything = [f for split in fragments.values() for f in split]
+    if manifest.label or manifest.threshold or any(f.rows < 0 for f in everything):
+        scans = dict(zip(everything, scan_fragments(manifest, everything, cache), strict=True))
+    else:
+        scans = {f: FragmentScan(f.rows, 0, 0, ()) for f in everything}
+    counted = {
+        name: [(replace(f, rows=scans[f].rows), scans[f]) for f in split] for name, split in fragments.items()
+    }
+    for name, pairs in counted.items():
+        if sum(scan.rows for _, scan in pairs) == 0:
+            raise DataError(f"the {name} set has no rows", param=_first_uri(manifest, pairs))
+    labels = _classes(manifest, counted) if manifest.label else ()
+    if manifest.threshold:
+        manifest = _settle_threshold(manifest, counted["train"], cache)
+        train = [scan for _, scan in counted["train"]]
+        if all(scan.low == 0 for scan in train):
+            train = scan_fragments(manifest, [f for f, _ in counted["train"]], cache)
+        low, high = [s.low for s in train], [s.rows - s.low for s in train]
+        parts = tuple(f for f, _ in counted["train"])
+        if not sum(high):
+            raise DataError(
+                "no training rows are left when a validation set is split off", param=_first_uri(manifest, counted["train"]),
+                hint="give dataset.validation, or lower dataset.validation_fraction",
+            )
+        splits = {"train": Split(parts, tuple(high), "high"), "validation": Split(parts, tuple(low), "low")}
+    else:
+        splits = {}
+    for name, pairs in counted.items():
+        splits.setdefault(name, Split(tuple(f for f, _ in pairs), tuple(s.rows for _, s in pairs)))
+    return replace(manifest, labels=labels, splits=splits)
+
+
+def _settle_threshold(
+    manifest: Manifest, train: Sequence[tuple[Fragment, FragmentScan]], cache: Path
+) -> Manifest:
+    """Raises the threshold to the smallest hash when a tiny dataset has no row below it."""
+    if any(scan.low for _, scan in train):
+        return manifest
+    smallest = min(scan.smallest for _, scan in train)
+    return replace(manifest, threshold=smallest + 1)
+
+
+def _first_uri(manifest: Manifest, pairs: Sequence[tuple[Fragment, FragmentScan]]) -> str:
+    return manifest.objects[pairs[0][0].source].uri if pairs else manifest.objects[0].uri
+
+
+def _classes(
+    manifest: Manifest, counted: Mapping[str, Sequence[tuple[Fragment, FragmentScan]]]
+) -> tuple[str, ...]:
+    """The classes of the training rows: numbers in numeric order, else by name."""
+    train = {label for _, scan in counted["train"] for label in scan.labels}
+    column = manifest.label
+    where = _first_uri(manifest, counted["train"])
+    if len(train) > MAX_CLASSES:
+        raise DataError(
+            f"column {column!r} has over {MAX_CLASSES} different values: it is no class label", param=where,
+            hint="name the label column: dataset.columns.label=NAME",
+        )
+    if len(train) == 1:
+        raise DataError(
+            f"column {column!r} has one class only, {next(iter(train))!r}: there is nothing to tell apart",
+            param=where, hint="add rows of other classes, or choose task causal-lm or masked-lm",
+        )
+    for name, pairs in counted.items():
+        for fragment, scan in pairs:
+            unseen = sorted(set(scan.labels) - train)
+            if unseen:
+                raise DataError(
+                    f"label {unseen[0]!r} of the {name} set is in no training row; the classes are "
+                    f"{', '.join(sorted(train)[:10])}",
+                    param=manifest.objects[fragment.source].uri,
+                    hint="add training rows of that class, or take those rows out",
+                )
+    return tuple(sorted(train, key=_numeric_first))
+
+
+def _numeric_first(label: str) -> tuple[int, float, str]:
+    try:
+        return 0, float(label), label
+    except ValueError:
+        return 1, 0.0, label

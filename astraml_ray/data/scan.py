@@ -1,0 +1,97 @@
+"""What only reading the rows can tell (counts, classes, the validation share), remembered per object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from astraml_ray.data.formats import Fragment
+from astraml_ray.data.manifest import Manifest, content_hash, read_columns
+
+__all__ = ["FragmentScan", "scan_fragments"]
+
+MAX_CLASSES = 10_000
+_VERSION = 1
+_THREADS = 8
+
+
+@dataclass(frozen=True)
+class FragmentScan:
+    """Of one fragment.
+
+    Attributes:
+        rows: Rows in it.
+        low: Rows whose content hash is below the threshold.
+        smallest: The smallest content hash.
+        labels: Its classes; beyond 10,000 they are no longer kept.
+    """
+
+    rows: int
+    low: int
+    smallest: int
+    labels: tuple[str, ...]
+
+
+def scan_fragments(manifest: Manifest, fragments: Sequence[Fragment], cache: Path) -> list[FragmentScan]:
+    """Scans fragments in parallel; an object scanned before, unchanged, is not read again."""
+    by_source: dict[int, list[Fragment]] = {}
+    for fragment in fragments:
+        by_source.setdefault(fragment.source, []).append(fragment)
+    results: dict[Fragment, FragmentScan] = {}
+    missing: list[Fragment] = []
+    for source, group in by_source.items():
+        known = _recall(_cache_file(manifest, source, cache), len(group))
+        if known is None:
+            missing += group
+        else:
+            results.update(zip(group, known, strict=True))
+    with ThreadPoolExecutor(_THREADS) as pool:
+        results.update(zip(missing, pool.map(lambda f: _scan(manifest, f), missing), strict=True))
+    for source in {fragment.source for fragment in missing}:
+        _remember(_cache_file(manifest, source, cache), [results[f] for f in by_source[source]])
+    return [results[fragment] for fragment in fragments]
+
+
+def _scan(manifest: Manifest, fragment: Fragment) -> FragmentScan:
+    table = read_columns(manifest, fragment)
+    hashes = content_hash(table["text"])
+    labels = table["label"].unique().to_pylist() if manifest.label else []
+    return FragmentScan(
+        rows=table.num_rows,
+        low=int((hashes < np.uint64(manifest.threshold)).sum()),
+        smallest=int(hashes.min()) if len(hashes) else 2**64 - 1,
+        labels=tuple(sorted(labels)[: MAX_CLASSES + 1]),
+    )
+
+
+def _cache_file(manifest: Manifest, source: int, cache: Path) -> Path:
+    info = manifest.objects[source]
+    key = [_VERSION, asdict(info), manifest.formats[source], manifest.text, manifest.label, manifest.threshold]
+    return cache / "scans" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
+
+
+def _recall(path: Path, fragments: int) -> list[FragmentScan] | None:
+    try:
+        rows = json.loads(path.read_text())
+        scans = [FragmentScan(row["rows"], row["low"], row["smallest"], tuple(row["labels"])) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return scans if len(scans) == fragments else None
+
+
+def _remember(path: Path, scans: list[FragmentScan]) -> None:
+    """Best effort: without a cache, the next run reads again."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(json.dumps([asdict(scan) for scan in scans]))
+        temporary.replace(path)
+    except OSError:
+        return

@@ -51,9 +51,7 @@ AUGMENTATIONS: dict[str, _Apply] = {
 """Every augmentation by its `type`."""
 
 
-def augment_texts(
-    texts: Sequence[str], keys: Any, augmentations: Sequence[Augmentation], *, mask: str
-) -> list[str]:
+def augment_texts(texts: Sequence[str], keys: Any, augmentations: Sequence[Augmentation], *, mask: str) -> list[str]:
     """Applies the augmentations in order, each with its probability.
 
     Args:

@@ -11,13 +11,42 @@ from astraml_ray.spec.dataset import Columns
 
 __all__ = ["LABEL_NAMES", "TEXT_NAMES", "find_columns"]
 
-TEXT_NAMES = ("text", "sentence", "content", "document", "review", "question", "body", "message", "utterance",
-              "comment", "tweet", "title", "description", "query", "input", "prompt")
-LABEL_NAMES = ("label", "labels", "class", "category", "target", "intent", "topic", "sentiment", "label_text",
-               "coarse_label", "y")
+TEXT_NAMES = (
+    "text",
+    "sentence",
+    "content",
+    "document",
+    "review",
+    "question",
+    "body",
+    "message",
+    "utterance",
+    "comment",
+    "tweet",
+    "title",
+    "description",
+    "query",
+    "input",
+    "prompt",
+)
+LABEL_NAMES = (
+    "label",
+    "labels",
+    "class",
+    "category",
+    "target",
+    "intent",
+    "topic",
+    "sentiment",
+    "label_text",
+    "coarse_label",
+    "y",
+)
 
 
-def find_columns(schema: pa.Schema, wanted: Columns, *, needs_label: bool | None, source: str) -> tuple[str, str | None]:
+def find_columns(
+    schema: pa.Schema, wanted: Columns, *, needs_label: bool | None, source: str
+) -> tuple[str, str | None]:
     """The text column and the label column, by the spec or by the usual names (any case).
 
     Args:
@@ -31,7 +60,8 @@ def find_columns(schema: pa.Schema, wanted: Columns, *, needs_label: bool | None
     """
     if wanted.image is not None:
         raise DataError(
-            "image datasets are not supported by this version", param="/dataset/columns/image",
+            "image datasets are not supported by this version",
+            param="/dataset/columns/image",
             hint="leave the field out, and name a text column",
         )
     text = _pick(schema, wanted.text, TEXT_NAMES, "text", source)
@@ -40,7 +70,8 @@ def find_columns(schema: pa.Schema, wanted: Columns, *, needs_label: bool | None
         text = strings[0] if len(strings) == 1 else None
     if text is None:
         raise DataError(
-            f"no text column is recognised; the columns are {_listing(schema)}", param=source,
+            f"no text column is recognised; the columns are {_listing(schema)}",
+            param=source,
             hint="name it: dataset.columns.text=NAME",
         )
     if needs_label is False:
@@ -49,7 +80,8 @@ def find_columns(schema: pa.Schema, wanted: Columns, *, needs_label: bool | None
     label = _pick(others, wanted.label, LABEL_NAMES, "label", source)
     if label is None and needs_label:
         raise DataError(
-            f"no label column is recognised; the columns are {_listing(schema)}", param=source,
+            f"no label column is recognised; the columns are {_listing(schema)}",
+            param=source,
             hint="name it: dataset.columns.label=NAME, or choose task causal-lm or masked-lm",
         )
     return text, label
@@ -60,7 +92,8 @@ def _pick(schema: pa.Schema, wanted: str | None, usual: Sequence[str], role: str
         if wanted not in schema.names:
             raise DataError(
                 f"{source} has no column {wanted!r}; the columns are {_listing(schema)}",
-                param=f"/dataset/columns/{role}", hint="name one of them",
+                param=f"/dataset/columns/{role}",
+                hint="name one of them",
             )
         return wanted
     by_lower = {name.lower(): name for name in reversed(schema.names)}

@@ -62,7 +62,10 @@ def _tokenizer(text: str, max_length: int) -> Tokenizer:
 
 
 def encode_rows(
-    encoder: Encoder, texts: Sequence[str], labels: Sequence[str] | None, positions: npt.NDArray[np.int64],
+    encoder: Encoder,
+    texts: Sequence[str],
+    labels: Sequence[str] | None,
+    positions: npt.NDArray[np.int64],
     keys: npt.NDArray[np.uint64],
 ) -> pa.Table:
     """Encodes rows.
@@ -115,7 +118,9 @@ def _mask(
 
 
 def _table(
-    positions: npt.NDArray[np.int64], sequences: Sequence[Sequence[Sequence[int]]], ids: Sequence[Any],
+    positions: npt.NDArray[np.int64],
+    sequences: Sequence[Sequence[Sequence[int]]],
+    ids: Sequence[Any],
     labels: Sequence[Any],
 ) -> pa.Table:
     lengths = [[len(part) for part in row] for row in sequences]

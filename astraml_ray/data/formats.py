@@ -22,8 +22,15 @@ __all__ = ["LINE_FRAGMENT_BYTES", "Fragment", "format_of", "fragments_of", "read
 
 LINE_FRAGMENT_BYTES = 8 << 20
 _SUFFIXES = {
-    ".parquet": "parquet", ".pq": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
-    ".csv": "csv", ".tsv": "csv", ".txt": "text", ".text": "text",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".txt": "text",
+    ".text": "text",
 }
 
 
@@ -61,7 +68,8 @@ def format_of(info: ObjectInfo, wanted: str) -> str:
         if name.endswith(suffix):
             return kind
     raise DataError(
-        "its name does not tell its format", param=info.uri,
+        "its name does not tell its format",
+        param=info.uri,
         hint="set dataset.format to parquet, jsonl, csv or text; compressed files are not read by this version",
     )
 
@@ -146,15 +154,14 @@ def _check_columns(info: ObjectInfo, there: list[str], wanted: list[str] | None)
     if missing:
         raise DataError(
             f"has no column {missing[0]!r}, which other objects of the dataset have; it has {', '.join(there)}",
-            param=info.uri, hint="write it with the same columns, or take it out of the dataset",
+            param=info.uri,
+            hint="write it with the same columns, or take it out of the dataset",
         )
 
 
 def _read_jsonl(info: ObjectInfo, data: bytes, header: bytes) -> pa.Table:
     if data.lstrip()[:1] == b"[":
-        raise DataError(
-            "is a JSON array, not JSON Lines", param=info.uri, hint="write one JSON object per line"
-        )
+        raise DataError("is a JSON array, not JSON Lines", param=info.uri, hint="write one JSON object per line")
     data = data.removeprefix(b"\xef\xbb\xbf")
     options = pa_json.ReadOptions(use_threads=False, block_size=max(len(data) + 1, 1))
     return pa_json.read_json(io.BytesIO(data), read_options=options)
@@ -174,7 +181,9 @@ def _read_csv(info: ObjectInfo, data: bytes, header: bytes) -> pa.Table:
 
 
 def _csv_names(head: bytes, delimiter: str) -> list[str]:
-    table = pa_csv.read_csv(io.BytesIO(head.rstrip(b"\r\n") + b"\n"), parse_options=pa_csv.ParseOptions(delimiter=delimiter))
+    table = pa_csv.read_csv(
+        io.BytesIO(head.rstrip(b"\r\n") + b"\n"), parse_options=pa_csv.ParseOptions(delimiter=delimiter)
+    )
     return list(table.column_names)
 
 
@@ -184,5 +193,7 @@ def _read_text(info: ObjectInfo, data: bytes, header: bytes) -> pa.Table:
 
 
 _LINE_READERS: dict[str, Callable[[ObjectInfo, bytes, bytes], pa.Table]] = {
-    "jsonl": _read_jsonl, "csv": _read_csv, "text": _read_text,
+    "jsonl": _read_jsonl,
+    "csv": _read_csv,
+    "text": _read_text,
 }

@@ -114,7 +114,8 @@ def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
         info = manifest.objects[fragment.source]
         raise DataError(
             f"has {table.num_rows} rows where the manifest counted {split.rows[index]}",
-            param=info.uri, hint="start a new run on the dataset as it is now",
+            param=info.uri,
+            hint="start a new run on the dataset as it is now",
         )
     return table
 
@@ -125,7 +126,9 @@ def read_columns(manifest: Manifest, fragment: Fragment) -> pa.Table:
     columns = [manifest.text] + ([manifest.label] if manifest.label else [])
     kind = manifest.formats[fragment.source]
     table = read_fragment(info, fragment, kind, columns, manifest.endpoint_url)
-    where = f"{info.uri}, row group {fragment.group}" if kind == "parquet" else f"{info.uri}, from byte {fragment.start}"
+    where = (
+        f"{info.uri}, row group {fragment.group}" if kind == "parquet" else f"{info.uri}, from byte {fragment.start}"
+    )
     fields = {"text": _as_strings(table[manifest.text], manifest.text, where)}
     if manifest.label:
         fields["label"] = _as_strings(table[manifest.label], manifest.label, where)
@@ -136,7 +139,8 @@ def _as_strings(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArr
     if column.null_count:
         row = pc.index(pc.is_null(column), True).as_py()
         raise DataError(
-            f"column {name!r} is null in row {row}", param=where,
+            f"column {name!r} is null in row {row}",
+            param=where,
             hint="fill or remove such rows before training",
         )
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type

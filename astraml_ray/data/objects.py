@@ -69,13 +69,15 @@ def reading(uri: str) -> Iterator[None]:
         raise DataError(missing, param=uri, hint="check the name, the endpoint and the profile") from error
     except (PermissionError, NoCredentialsError, ProfileNotFound) as error:
         raise DataError(
-            f"access is denied: {error}", param=uri,
+            f"access is denied: {error}",
+            param=uri,
             hint="give this machine credentials that may list and read it (AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)",
         ) from error
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
         raise DataError(
-            f"is damaged or not what its name says: {_first_line(error)}", param=uri,
+            f"is damaged or not what its name says: {_first_line(error)}",
+            param=uri,
             hint="write the object again, or take it out of the dataset",
         ) from error
     except (ClientError, BotoCoreError, OSError, asyncio.TimeoutError) as error:
@@ -88,7 +90,8 @@ def _storage_failure(uri: str, error: BaseException) -> AstraError:
         return DataError("the bucket does not exist", param=uri, hint="check the bucket's name and the endpoint")
     if any(word in f"{type(error).__name__} {text}".lower() for word in _CONNECTION_WORDS):
         return InfrastructureError(
-            f"the storage endpoint does not answer: {text}", param=uri,
+            f"the storage endpoint does not answer: {text}",
+            param=uri,
             hint="check AWS_ENDPOINT_URL (or dataset.endpoint_url) and that the server runs",
         )
     if any(word in text for word in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403")):
@@ -120,7 +123,7 @@ def list_objects(uri: str, endpoint_url: str | None = None) -> list[ObjectInfo]:
     objects = [
         _object(filesystem, name, info)
         for name, info in sorted(found.items())
-        if info["type"] == "file" and info["size"] and not _hidden(name[len(root):])
+        if info["type"] == "file" and info["size"] and not _hidden(name[len(root) :])
     ]
     if not objects:
         hint = "check the prefix" if found else "check the name; a prefix ends at a folder"
@@ -162,7 +165,8 @@ def open_object(info: ObjectInfo, endpoint_url: str | None = None) -> Iterator[I
         raise DataError(
             f"changed under the run: {info.size} bytes, ETag {info.etag} when the run began; "
             f"{now.size} bytes, ETag {now.etag} now",
-            param=info.uri, hint="put the object back, or start a new run on the dataset as it is now",
+            param=info.uri,
+            hint="put the object back, or start a new run on the dataset as it is now",
         )
     filesystem, path = resolve(info.uri, endpoint_url)
     with reading(info.uri), filesystem.open(path, "rb", **_ranged(filesystem)) as file:

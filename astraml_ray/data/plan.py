@@ -41,7 +41,12 @@ class Block:
 
 
 def epoch_blocks(
-    rows: Sequence[int], sizes: Sequence[int], *, seed: int, epoch: int, shuffle: bool = True,
+    rows: Sequence[int],
+    sizes: Sequence[int],
+    *,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
     block_bytes: int = BLOCK_BYTES,
 ) -> list[Block]:
     """The blocks of one epoch; together they hold every row once.
@@ -73,7 +78,13 @@ def epoch_blocks(
 
 
 def run_blocks(
-    rows: Sequence[int], sizes: Sequence[int], *, seed: int, epochs: int, start_epoch: int = 0, start_row: int = 0,
+    rows: Sequence[int],
+    sizes: Sequence[int],
+    *,
+    seed: int,
+    epochs: int,
+    start_epoch: int = 0,
+    start_row: int = 0,
     block_bytes: int = BLOCK_BYTES,
 ) -> Iterator[Block]:
     """The blocks of a run from a position on; blocks wholly before it are left out."""

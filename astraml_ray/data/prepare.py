@@ -72,9 +72,7 @@ def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Pa
         scans = dict(zip(everything, scan_fragments(manifest, everything, cache), strict=True))
     else:
         scans = {f: FragmentScan(f.rows, 0, 0, ()) for f in everything}
-    counted = {
-        name: [(replace(f, rows=scans[f].rows), scans[f]) for f in split] for name, split in fragments.items()
-    }
+    counted = {name: [(replace(f, rows=scans[f].rows), scans[f]) for f in split] for name, split in fragments.items()}
     for name, pairs in counted.items():
         if sum(scan.rows for _, scan in pairs) == 0:
             raise DataError(f"the {name} set has no rows", param=_first_uri(manifest, pairs))
@@ -88,7 +86,8 @@ def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Pa
         parts = tuple(f for f, _ in counted["train"])
         if not sum(high):
             raise DataError(
-                "no training rows are left when a validation set is split off", param=_first_uri(manifest, counted["train"]),
+                "no training rows are left when a validation set is split off",
+                param=_first_uri(manifest, counted["train"]),
                 hint="give dataset.validation, or lower dataset.validation_fraction",
             )
         splits = {"train": Split(parts, tuple(high), "high"), "validation": Split(parts, tuple(low), "low")}
@@ -99,9 +98,7 @@ def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Pa
     return replace(manifest, labels=labels, splits=splits)
 
 
-def _settle_threshold(
-    manifest: Manifest, train: Sequence[tuple[Fragment, FragmentScan]], cache: Path
-) -> Manifest:
+def _settle_threshold(manifest: Manifest, train: Sequence[tuple[Fragment, FragmentScan]], cache: Path) -> Manifest:
     """Raises the threshold to the smallest hash when a tiny dataset has no row below it."""
     if any(scan.low for _, scan in train):
         return manifest
@@ -113,22 +110,22 @@ def _first_uri(manifest: Manifest, pairs: Sequence[tuple[Fragment, FragmentScan]
     return manifest.objects[pairs[0][0].source].uri if pairs else manifest.objects[0].uri
 
 
-def _classes(
-    manifest: Manifest, counted: Mapping[str, Sequence[tuple[Fragment, FragmentScan]]]
-) -> tuple[str, ...]:
+def _classes(manifest: Manifest, counted: Mapping[str, Sequence[tuple[Fragment, FragmentScan]]]) -> tuple[str, ...]:
     """The classes of the training rows: numbers in numeric order, else by name."""
     train = {label for _, scan in counted["train"] for label in scan.labels}
     column = manifest.label
     where = _first_uri(manifest, counted["train"])
     if len(train) > MAX_CLASSES:
         raise DataError(
-            f"column {column!r} has over {MAX_CLASSES} different values: it is no class label", param=where,
+            f"column {column!r} has over {MAX_CLASSES} different values: it is no class label",
+            param=where,
             hint="name the label column: dataset.columns.label=NAME",
         )
     if len(train) == 1:
         raise DataError(
             f"column {column!r} has one class only, {next(iter(train))!r}: there is nothing to tell apart",
-            param=where, hint="add rows of other classes, or choose task causal-lm or masked-lm",
+            param=where,
+            hint="add rows of other classes, or choose task causal-lm or masked-lm",
         )
     for name, pairs in counted.items():
         for fragment, scan in pairs:

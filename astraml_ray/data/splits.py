@@ -40,7 +40,7 @@ def assign_splits(prefix: str, objects: Sequence[ObjectInfo]) -> dict[str, list[
     splits: dict[str, list[ObjectInfo]] = {}
     unnamed = []
     for info in objects:
-        name = split_of(info.uri[len(root):])
+        name = split_of(info.uri[len(root) :])
         if name is None:
             unnamed.append(info)
         else:
@@ -50,7 +50,8 @@ def assign_splits(prefix: str, objects: Sequence[ObjectInfo]) -> dict[str, list[
     if "train" not in splits:
         if not unnamed:
             raise DataError(
-                f"has {', '.join(sorted(splits))} rows but no training rows", param=prefix,
+                f"has {', '.join(sorted(splits))} rows but no training rows",
+                param=prefix,
                 hint="name a file or folder train*, or give dataset.train",
             )
         splits["train"] = unnamed

@@ -1,51 +1,27 @@
-"""The stream of a run: one Ray Data execution over the whole plan, or the same rows read in this process."""
+"""The stream of a run: one Ray Data execution over the whole plan."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import random
+import time
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import ray.data
 import ray.train
 
 from astraml_ray.data.blocks import BlockReader
-from astraml_ray.data.encoding import ENCODED_SCHEMA
-from astraml_ray.data.plan import Block, epoch_blocks, owned_by, run_blocks
+from astraml_ray.data.microbatches import Position, error_table
+from astraml_ray.data.plan import Block, run_blocks
+from astraml_ray.errors import AstraError
 
-__all__ = ["MicroBatch", "Position", "RankDataConfig", "local_blocks", "micro_batches", "ray_stream"]
+__all__ = ["RankDataConfig", "ray_stream"]
 
 _TASK_CPUS = 0.25
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a run stands: `row` rows of `epoch` are done. Always at the start of a micro-batch."""
-
-    epoch: int = 0
-    row: int = 0
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """One worker's part of a global batch.
-
-    Attributes:
-        epoch: From 0.
-        start: Position of the batch's first row in the epoch.
-        rows: Rows of the batch over all workers; fewer than the batch size at an epoch's end.
-        table: This worker's rows, of ENCODED_SCHEMA; possibly none.
-    """
-
-    epoch: int
-    start: int
-    rows: int
-    table: pa.Table
+_PAUSES = (0.5, 1.0, 2.0, 4.0)
 
 
 def ray_stream(reader: BlockReader, *, epochs: int, position: Position) -> ray.data.Dataset:
@@ -56,8 +32,12 @@ def ray_stream(reader: BlockReader, *, epochs: int, position: Position) -> ray.d
     """
     blocks = list(
         run_blocks(
-            reader.split.rows, reader.split.sizes, seed=reader.seed, epochs=epochs,
-            start_epoch=position.epoch, start_row=position.row,
+            reader.split.rows,
+            reader.split.sizes,
+            seed=reader.seed,
+            epochs=epochs,
+            start_epoch=position.epoch,
+            start_row=position.row,
         )
     )
     world_size = reader.world_size
@@ -67,7 +47,8 @@ def ray_stream(reader: BlockReader, *, epochs: int, position: Position) -> ray.d
         reader, blocks = _unpack(shared)
         index, world_rank = divmod(int(ids["id"][0]), world_size)
         block = blocks[index]
-        return reader.read_padded(block, world_rank, position.row if block.epoch == position.epoch else 0)
+        start_row = position.row if block.epoch == position.epoch else 0
+        return _read_or_report(lambda: reader.read_padded(block, world_rank, start_row))
 
     tasks = len(blocks) * world_size
     context = ray.data.DataContext.get_current()
@@ -78,6 +59,19 @@ def ray_stream(reader: BlockReader, *, epochs: int, position: Position) -> ray.d
     return ray.data.range(tasks, override_num_blocks=tasks).map_batches(
         read, batch_size=1, batch_format="numpy", num_cpus=_TASK_CPUS, concurrency=max(2, 2 * world_size)
     )
+
+
+def _read_or_report(read: Callable[[], pa.Table]) -> pa.Table:
+    """Tries again what may pass; an error that stays travels as a table, since Ray would hide its class."""
+    for pause in (*_PAUSES, None):
+        try:
+            return read()
+        except AstraError as error:
+            if error.retryable and pause is not None:
+                time.sleep(pause * random.uniform(0.5, 1.5))
+                continue
+            return error_table(error)
+    raise AssertionError("the last try returns")
 
 
 _unpacked: dict[ray.ObjectRef, tuple[BlockReader, list[Block]]] = {}
@@ -103,65 +97,3 @@ class RankDataConfig(ray.train.DataConfig):  # type: ignore[misc]
             for world_rank, part in enumerate(dataset.streaming_split(world_size, equal=False)):
                 iterators[world_rank][name] = part
         return iterators
-
-
-def local_blocks(
-    reader: BlockReader, *, epochs: int = 1, world_rank: int = 0, position: Position | None = None
-) -> Iterator[pa.Table]:
-    """The same tables as ray_stream's, read in this process; also how validation and test rows are read."""
-    position = position or Position()
-    rows, sizes = reader.split.rows, reader.split.sizes
-    if reader.shuffle:
-        blocks: Iterable[Block] = run_blocks(
-            rows, sizes, seed=reader.seed, epochs=epochs, start_epoch=position.epoch, start_row=position.row
-        )
-    else:
-        blocks = epoch_blocks(rows, sizes, seed=reader.seed, epoch=0, shuffle=False)
-    for block in blocks:
-        yield reader.read(block, world_rank, position.row if block.epoch == position.epoch else 0)
-
-
-def micro_batches(
-    tables: Iterable[pa.Table], *, rows_per_epoch: int, batch_size: int, epochs: int, world_rank: int = 0,
-    world_size: int = 1, position: Position | None = None,
-) -> Iterator[MicroBatch]:
-    """Cuts a worker's tables into its parts of the global batches, and checks every row's position.
-
-    Raises:
-        RuntimeError: The stream lost, repeated or misplaced a row.
-    """
-    position = position or Position()
-    source = _Rows(tables)
-    for epoch in range(position.epoch, epochs):
-        first = position.row if epoch == position.epoch else 0
-        for start in range(first, rows_per_epoch, batch_size):
-            stop = min(start + batch_size, rows_per_epoch)
-            expected = np.arange(start, stop, dtype=np.int64)
-            expected = expected[owned_by(expected, batch_size, world_rank, world_size)]
-            table = source.take(len(expected))
-            if not np.array_equal(table["position"].to_numpy(), expected):
-                raise RuntimeError(f"rows {start} to {stop} of epoch {epoch} did not arrive as planned")
-            yield MicroBatch(epoch, start, stop - start, table)
-
-
-class _Rows:
-    """Takes rows off a stream of tables."""
-
-    def __init__(self, tables: Iterable[pa.Table]) -> None:
-        self._tables = iter(tables)
-        self._rest = ENCODED_SCHEMA.empty_table()
-
-    def take(self, count: int) -> pa.Table:
-        parts, missing = [], count
-        while missing > self._rest.num_rows:
-            parts.append(self._rest)
-            missing -= self._rest.num_rows
-            following = next(self._tables, None)
-            if following is None:
-                raise RuntimeError(f"the stream ended {missing} rows early")
-            self._rest = following.filter(pc.greater_equal(following["position"], 0))
-        parts.append(self._rest.slice(0, missing))
-        self._rest = self._rest.slice(missing)
-        return pa.concat_tables(parts).combine_chunks()
-
-

@@ -50,6 +50,4 @@ class CaseNoise(_Augmentation):
     """Chance of each letter to flip."""
 
 
-Augmentation = Annotated[
-    RandomDeletion | RandomSwap | RandomMask | CaseNoise, Field(discriminator="type")
-]
+Augmentation = Annotated[RandomDeletion | RandomSwap | RandomMask | CaseNoise, Field(discriminator="type")]

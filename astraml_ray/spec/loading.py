@@ -31,8 +31,12 @@ _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in [
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
-    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$"
-              r"|^\.(?:nan|NaN|NAN)$", "-+.0123456789"),
+    (
+        "float",
+        r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$"
+        r"|^\.(?:nan|NaN|NAN)$",
+        "-+.0123456789",
+    ),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("merge", r"^(?:<<)$", "<"),
 ]:
@@ -89,7 +93,10 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def build_spec(
-    document: Mapping[str, Any], *, settings: Iterable[str] = (), flags: Mapping[str, Any] | None = None,
+    document: Mapping[str, Any],
+    *,
+    settings: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
     source: str = "spec",
 ) -> JobSpec:
     """Lays `--set path=value` and then flags over a document, and validates the whole.

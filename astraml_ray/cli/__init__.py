@@ -1,0 +1,1 @@
+"""The `astraml` command. Nothing heavy is imported until a verb needs it."""

@@ -1,0 +1,143 @@
+"""`astraml run`: a spec, trained here or on the Ray cluster of RAY_ADDRESS, without any service."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from astraml_ray.cli.flags import collect_flags, spec_options
+from astraml_ray.cli.outcome import conclude, stop_on_signals
+from astraml_ray.errors import Problem, RunStopped, SpecError
+from astraml_ray.settings import Settings, apply_ray_environment, load_settings
+from astraml_ray.spec.loading import build_spec, read_document
+
+if TYPE_CHECKING:
+    from astraml_ray.spec import JobSpec
+
+__all__ = ["run", "train_spec"]
+
+
+@click.command()
+@spec_options
+@click.option("--storage", default=None, help="Where run folders go: a path or s3:// prefix. [ASTRAML_STORAGE, runs]")
+@click.option("--resume", default=None, metavar="RUN", help="Go on with a run: its id under --storage, path or URI.")
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", help="json: one object, last on stdout.")
+def run(file: str | None, settings: tuple[str, ...], storage: str | None, resume: str | None, output: str,
+        **flags: Any) -> None:
+    """Train a model, and follow it.
+
+    \b
+    astraml run --model tiny-bert --dataset s3://bucket/dataset --epochs 5
+    astraml run -f spec.yaml --set hyperparams.lr=1e-4
+    astraml run --resume runs/tiny-bert-20260101-120000-ab12
+    """
+    process = load_settings()
+
+    def work() -> dict[str, Any]:
+        given = collect_flags(flags)
+        if resume is not None:
+            if given or settings or file:
+                raise SpecError([Problem("", "--resume takes no spec: the run goes on as it was begun")], source="flags")
+            return resume_run(resume, storage or process.storage, process)
+        document = read_document(Path(file)) if file else {}
+        spec = build_spec(document, settings=settings, flags=given, source=file or "flags")
+        return train_spec(spec, storage or process.storage, process)
+
+    conclude(work, output=output, show=_show)
+
+
+def train_spec(spec: JobSpec, storage: str, process: Settings, *, quiet: bool = False) -> dict[str, Any]:
+    """Trains a spec in a new run folder under `storage`; returns its result."""
+    apply_ray_environment()
+    stop = threading.Event()
+    stop_on_signals(stop)
+    from astraml_ray.data.objects import join
+    from astraml_ray.training.preparation import prepare
+    from astraml_ray.training.run_folder import RunFolder
+    from astraml_ray.training.runner import cluster, new_run_id, start_run
+
+    inputs, warnings = prepare(spec, process)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    _leave_if(stop)
+    folder = RunFolder(join(storage, new_run_id(spec)))
+    with cluster(process, spec.resources.workers or 1) as local_cores:
+        stop_on_signals(stop)  # ray.init has put its own handlers there
+        inputs, placement = start_run(inputs, folder, local_cores)
+        print(f"run {folder.uri}", file=sys.stderr, flush=True)
+        return _watched(inputs, folder, placement, stop, quiet=quiet)
+
+
+def resume_run(name: str, storage: str, process: Settings) -> dict[str, Any]:
+    """Goes on with a run from its last checkpoint; a finished one answers with its result."""
+    import json
+
+    apply_ray_environment()
+    stop = threading.Event()
+    stop_on_signals(stop)
+    from astraml_ray.training.preparation import load_inputs
+    from astraml_ray.training.runner import cluster, start_run
+
+    folder = find_run(name, storage)
+    inputs = load_inputs(folder)
+    if folder.exists("result.json"):
+        print(f"run {folder.uri} is finished already", file=sys.stderr)
+        result: dict[str, Any] = json.loads(folder.read("result.json"))
+        return result
+    with cluster(process, inputs.spec.resources.workers or 1) as local_cores:
+        stop_on_signals(stop)
+        inputs, placement = start_run(inputs, folder, local_cores)
+        print(f"run {folder.uri}", file=sys.stderr, flush=True)
+        return _watched(inputs, folder, placement, stop, quiet=False)
+
+
+def find_run(name: str, storage: str) -> Any:
+    """A run's folder, by id, path or URI.
+
+    Raises:
+        StorageError: There is none.
+    """
+    from astraml_ray.data.objects import join
+    from astraml_ray.errors import StorageError
+    from astraml_ray.training.run_folder import RunFolder
+
+    places = [RunFolder(name)] if "/" in name else [RunFolder(join(storage, name)), RunFolder(name)]
+    for folder in places:
+        if folder.exists("inputs.json"):
+            return folder
+    raise StorageError(
+        "there is no run of that name", param=places[0].uri, hint="check the id, and --storage if it is not the default"
+    )
+
+
+def _watched(inputs: Any, folder: Any, placement: Any, stop: threading.Event, *, quiet: bool) -> dict[str, Any]:
+    from astraml_ray.cli.progress import ProgressView
+    from astraml_ray.training.runner import Watcher, run_attempts
+    from astraml_ray.training.timetable import Timetable
+
+    hyper = inputs.spec.hyperparams
+    timetable = Timetable.of(hyper, inputs.train_rows)
+    view = ProgressView(
+        total_steps=timetable.total_steps, eval_steps=hyper.eval_interval().in_steps(timetable.steps_per_epoch),
+        patience=hyper.early_stopping.patience if hyper.early_stopping else None, quiet=quiet,
+    )
+    try:
+        return run_attempts(inputs, folder, placement, Watcher(view.show, stop))
+    finally:
+        view.close()
+
+
+def _leave_if(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise RunStopped("stopped before the training began", hint="nothing was trained; run it again")
+
+
+def _show(result: dict[str, Any]) -> None:
+    print(f"{result['status']}: {result['reason']} after {result['steps']} steps")
+    for name, value in sorted(result["metrics"].items()):
+        print(f"  {name:24} {value:.4f}")
+    print(f"model {result['model_path']}")

@@ -1,0 +1,208 @@
+"""Checkpoints: weights, optimiser, schedule, early stopping, position. Complete once their manifest is there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+
+from astraml_ray.errors import StorageError
+from astraml_ray.training.early_stopping import Patience
+from astraml_ray.training.run_folder import RunFolder
+
+__all__ = ["CheckpointStore", "FolderCheckpoints", "MemoryCheckpoints", "Progress", "restore", "snapshot", "weights_of"]
+
+_MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+_OPTIMIZER = "optimizer.pt"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. The position in the data and the random state follow from `step`.
+
+    Attributes:
+        step: Optimizer steps done.
+        scored: The step of the last evaluation.
+        patience: Early stopping's state.
+        best_metrics: Validation metrics of the best model.
+        train_loss: Mean loss of the training targets since the evaluation before.
+    """
+
+    step: int = 0
+    scored: int = 0
+    patience: Patience = field(default_factory=Patience)
+    best_metrics: dict[str, float] = field(default_factory=dict)
+    train_loss: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Progress:
+        """The reverse of to_dict."""
+        return cls(**{**data, "patience": Patience(**data["patience"])})
+
+
+class CheckpointStore(Protocol):
+    """Where the loop keeps its checkpoints."""
+
+    def save(self, progress: Progress, files: dict[str, bytes]) -> None:
+        """Keeps a checkpoint; may return before it is written."""
+
+    def latest(self) -> tuple[Progress, dict[str, bytes]] | None:
+        """The newest complete checkpoint."""
+
+    def wait(self) -> None:
+        """Returns once everything is written; raises what failed."""
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters (tied ones once) and persistent buffers by name."""
+    persistent = model.state_dict().keys()
+    buffers = {name: tensor for name, tensor in model.named_buffers() if name in persistent}
+    return {name: tensor.detach() for name, tensor in [*model.named_parameters(), *buffers.items()]}
+
+
+def snapshot(model: torch.nn.Module, optimizer: Any, scheduler: Any, scaler: Any) -> dict[str, bytes]:
+    """The training state as files, copied out of the live tensors."""
+    buffer = io.BytesIO()
+    state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "scaler": scaler.state_dict()}
+    torch.save(state, buffer)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights_of(model).items()}
+    return {WEIGHTS: safetensors.torch.save(tensors), _OPTIMIZER: buffer.getvalue()}
+
+
+def restore(files: dict[str, bytes], model: torch.nn.Module, optimizer: Any, scheduler: Any, scaler: Any) -> None:
+    """Puts a snapshot back into live objects."""
+    load_weights(files[WEIGHTS], model)
+    state = torch.load(io.BytesIO(files[_OPTIMIZER]), weights_only=True, map_location="cpu")
+    optimizer.load_state_dict(state["optimizer"])
+    scheduler.load_state_dict(state["scheduler"])
+    scaler.load_state_dict(state["scaler"])
+
+
+@torch.no_grad()
+def load_weights(data: bytes, model: torch.nn.Module) -> None:
+    """Copies saved weights into a model of the same shape."""
+    saved = safetensors.torch.load(data)
+    for name, tensor in weights_of(model).items():
+        tensor.copy_(saved[name])
+
+
+class FolderCheckpoints:
+    """Checkpoints in a run's folder, written by a thread, the manifest last; the newest and the best are kept."""
+
+    def __init__(self, folder: RunFolder, *, keep: int, on_saved: Callable[[int], None] | None = None) -> None:
+        self._folder = folder
+        self._keep = keep
+        self._on_saved = on_saved
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def save(self, progress: Progress, files: dict[str, bytes]) -> None:
+        """Starts writing a checkpoint, after the one before it is written.
+
+        Raises:
+            StorageError: The one before could not be written.
+        """
+        self.wait()
+        self._pending = self._pool.submit(self._write, progress, files)
+
+    def wait(self) -> None:
+        """Waits for the writer."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _write(self, progress: Progress, files: dict[str, bytes]) -> None:
+        place = f"checkpoints/{_name(progress.step)}"
+        listing = {}
+        for name, data in files.items():
+            self._folder.write(f"{place}/{name}", data)
+            listing[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        manifest = {"progress": progress.to_dict(), "files": listing}
+        self._folder.write(f"{place}/{_MANIFEST}", json.dumps(manifest, indent=1).encode())
+        self._prune(progress)
+        if self._on_saved:
+            self._on_saved(progress.step)
+
+    def _prune(self, progress: Progress) -> None:
+        steps = self.steps()
+        kept = {*steps[-self._keep :], progress.patience.best_step}
+        for step in steps:
+            if step not in kept:
+                self._folder.remove(f"checkpoints/{_name(step)}")
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are there, whole or not."""
+        return sorted(int(n.removeprefix("step-")) for n in self._folder.names("checkpoints") if n.startswith("step-"))
+
+    def manifest(self, step: int) -> dict[str, Any] | None:
+        """The manifest of a checkpoint, or None while it is not complete."""
+        try:
+            document: dict[str, Any] = json.loads(self._folder.read(f"checkpoints/{_name(step)}/{_MANIFEST}"))
+        except (StorageError, ValueError):
+            return None
+        return document
+
+    def complete_steps(self) -> list[int]:
+        """Steps of the complete checkpoints, oldest first."""
+        return [step for step in self.steps() if self.manifest(step)]
+
+    def load(self, step: int) -> tuple[Progress, dict[str, bytes]] | None:
+        """A checkpoint, checked against its manifest; None if it is damaged or not there."""
+        manifest = self.manifest(step)
+        if manifest is None:
+            return None
+        files = {}
+        for name, expected in manifest["files"].items():
+            try:
+                files[name] = self._folder.read(f"checkpoints/{_name(step)}/{name}")
+            except StorageError:
+                return None
+            if hashlib.sha256(files[name]).hexdigest() != expected["sha256"]:
+                return None
+        return Progress.from_dict(manifest["progress"]), files
+
+    def latest(self) -> tuple[Progress, dict[str, bytes]] | None:
+        """The newest one that is whole."""
+        loaded = (self.load(step) for step in reversed(self.steps()))
+        return next((checkpoint for checkpoint in loaded if checkpoint), None)
+
+    def latest_progress(self) -> Progress:
+        """How far the newest whole checkpoint is, without loading its weights."""
+        for step in reversed(self.steps()):
+            if (checkpoint := self.load(step)) is not None:
+                return checkpoint[0]
+        return Progress()
+
+
+class MemoryCheckpoints:
+    """Checkpoints in memory: for tests, and for runs that need none."""
+
+    def __init__(self) -> None:
+        self.saved: list[tuple[Progress, dict[str, bytes]]] = []
+
+    def save(self, progress: Progress, files: dict[str, bytes]) -> None:
+        """Keeps it."""
+        self.saved.append((progress, files))
+
+    def latest(self) -> tuple[Progress, dict[str, bytes]] | None:
+        """The last one kept."""
+        return self.saved[-1] if self.saved else None
+
+    def wait(self) -> None:
+        """Nothing is pending."""
+
+
+def _name(step: int) -> str:
+    return f"step-{step:09d}"

@@ -1,0 +1,134 @@
+"""The folder of a run, on disk or in a bucket: small whole-file reads and atomic writes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from astraml_ray.data.objects import join, resolve
+from astraml_ray.errors import AstraError, StorageError
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """Files of a run, named by relative paths with slashes. Pickles: it holds a URI, no connection."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+        self.is_local = "://" not in self.uri or self.uri.startswith("file://")
+
+    @property
+    def name(self) -> str:
+        """Its last part: the run's id."""
+        return self.uri.rstrip("/").rsplit("/", 1)[-1]
+
+    def path(self, name: str) -> str:
+        """The URI of a file."""
+        return join(self.uri, name)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file whole or not at all: temp and rename on disk, one PUT in a bucket.
+
+        Raises:
+            StorageError: The disk is full, access is denied, or the endpoint fails.
+        """
+        with self._guard(name):
+            filesystem, path = resolve(self.path(name))
+            if self.is_local:
+                target = Path(path)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+                try:
+                    with temporary.open("wb") as file:
+                        file.write(data)
+                        file.flush()
+                        os.fsync(file.fileno())
+                    temporary.replace(target)
+                finally:
+                    temporary.unlink(missing_ok=True)
+            else:
+                filesystem.pipe_file(path, data)
+
+    def append(self, name: str, data: bytes) -> None:
+        """Appends to a file on disk."""
+        with self._guard(name), Path(resolve(self.path(name))[1]).open("ab") as file:
+            file.write(data)
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            StorageError: It is not there, or cannot be read.
+        """
+        with self._guard(name):
+            filesystem, path = resolve(self.path(name))
+            data: bytes = filesystem.cat_file(path)
+            return data
+
+    def exists(self, name: str) -> bool:
+        """Whether a file is there now."""
+        with self._guard(name):
+            filesystem, path = resolve(self.path(name))
+            filesystem.invalidate_cache()
+            return bool(filesystem.exists(path))
+
+    def names(self, folder: str) -> list[str]:
+        """Names directly below a folder, sorted; none if there is no such folder."""
+        with self._guard(folder):
+            filesystem, path = resolve(self.path(folder))
+            filesystem.invalidate_cache()
+            try:
+                found = filesystem.ls(path, detail=False)
+            except FileNotFoundError:
+                return []
+            return sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in found)
+
+    def remove(self, folder: str) -> None:
+        """Removes a folder; gone already is as well."""
+        with self._guard(folder), contextlib.suppress(FileNotFoundError):
+            filesystem, path = resolve(self.path(folder))
+            filesystem.rm(path, recursive=True)
+
+    def download(self, folder: str, target: Path) -> None:
+        """Copies a folder's files to a local one."""
+        target.mkdir(parents=True, exist_ok=True)
+        for name in self.names(folder):
+            (target / name).write_bytes(self.read(f"{folder}/{name}"))
+
+    def upload(self, source: Path, folder: str) -> None:
+        """Copies a local folder's files, each atomically."""
+        for file in sorted(p for p in source.rglob("*") if p.is_file()):
+            self.write(f"{folder}/{file.relative_to(source).as_posix()}", file.read_bytes())
+
+    @contextlib.contextmanager
+    def _guard(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except AstraError:
+            raise
+        except FileNotFoundError as error:
+            raise StorageError(
+                "does not exist", param=self.path(name), hint="check --storage and the run's id"
+            ) from error
+        except (OSError, ClientError, BotoCoreError) as error:
+            number = getattr(error, "errno", None)
+            if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                message, hint = (
+                    "the disk is full",
+                    "free some space or choose another --storage, then go on with --resume",
+                )
+            elif isinstance(error, PermissionError):
+                message, hint = f"may not be written or read: {error}", "choose a --storage that this user may write"
+            else:
+                message, hint = (
+                    f"failed: {str(error) or type(error).__name__}",
+                    "check --storage, then go on with --resume",
+                )
+            raise StorageError(message, param=self.path(name), hint=hint) from error

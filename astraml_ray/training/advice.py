@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from astraml_ray.errors import Problem
 from astraml_ray.spec.job import JobSpec
 from astraml_ray.training.timetable import Timetable
@@ -26,8 +28,8 @@ def advise(spec: JobSpec, *, train_rows: int, validation_rows: int, truncated_sh
     def warn(param: str, message: str, hint: str) -> None:
         found.append(Problem(param, message, hint))
 
-    evaluations = total // hyper.eval_interval().in_steps(timetable.steps_per_epoch)
-    if hyper.early_stopping and hyper.early_stopping.patience >= max(evaluations, 1):
+    evaluations = math.ceil(total / hyper.eval_interval().in_steps(timetable.steps_per_epoch))
+    if hyper.early_stopping and hyper.early_stopping.patience >= evaluations:
         warn(
             "/hyperparams/early_stopping/patience",
             f"patience {hyper.early_stopping.patience} can never fire: the run has {evaluations} evaluations",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
+import requests
 import torch
 import yaml
 from transformers import (
@@ -146,8 +146,8 @@ def _check_hub(name: str) -> None:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
         raise ModelError(f"{name} is not in the local cache, and HF_HUB_OFFLINE is set", param="/model/name", hint=hint)
     try:
-        status = httpx.head(f"{endpoint}/{name}/resolve/main/config.json", timeout=5, follow_redirects=True).status_code
-    except (httpx.HTTPError, OSError) as error:
+        status = requests.head(f"{endpoint}/{name}/resolve/main/config.json", timeout=5, allow_redirects=True).status_code
+    except requests.RequestException as error:
         raise ModelError(
             f"{name} is no alias ({', '.join(aliases())}) and no folder, and the hub {endpoint} does not answer "
             f"({type(error).__name__})",

@@ -1,0 +1,129 @@
+"""Rows of the stream: once, in order, the same for any number of workers and from any position."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from astraml_ray.data.blocks import BlockReader
+from astraml_ray.data.encoding import Encoder, train_tokenizer
+from astraml_ray.data.microbatches import MicroBatch, Position, error_table, local_blocks, micro_batches
+from astraml_ray.data.prepare import build_manifest
+from astraml_ray.errors import DataError
+from astraml_ray.spec.augmentation import CaseNoise, RandomDeletion, RandomMask, RandomSwap
+from astraml_ray.spec.loading import parse_spec
+from tests.conftest import word_rows, write_dataset
+
+ROWS, BATCH, EPOCHS = 101, 8, 2
+AUGMENTATIONS = (
+    RandomDeletion(type="random_deletion", rate=0.3), RandomSwap(type="random_swap", probability=0.5),
+    RandomMask(type="random_mask"), CaseNoise(type="case_noise"),
+)
+Row = tuple[int, int, tuple[int, ...], tuple[int, ...]]
+
+
+@pytest.fixture(scope="module")
+def make_reader(tmp_path_factory: pytest.TempPathFactory) -> object:
+    folder = write_dataset(tmp_path_factory.mktemp("stream"), rows=ROWS, group=13)
+    manifest = build_manifest(parse_spec({"dataset": str(folder), "model": "m"}).dataset, needs_label=True, cache=folder / "c")
+    tokenizer = train_tokenizer(word_rows(300)["text"].to_pylist(), kind="wordpiece", vocab_size=300)
+
+    def make(world_size: int, task: str = "text-classification", *, augmented: bool = True) -> BlockReader:
+        encoder = Encoder(tokenizer, task, 6, manifest.labels, "[MASK]")  # type: ignore[arg-type]
+        return BlockReader(
+            manifest, manifest.splits["train"], encoder, 7, BATCH, world_size, AUGMENTATIONS if augmented else ()
+        )
+
+    return make
+
+
+def batches(reader: BlockReader, rank: int, position: Position | None = None) -> list[MicroBatch]:
+    tables = local_blocks(reader, epochs=EPOCHS, world_rank=rank, position=position)
+    return list(
+        micro_batches(
+            tables, rows_per_epoch=ROWS, batch_size=BATCH, epochs=EPOCHS, world_rank=rank, world_size=reader.world_size,
+            position=position,
+        )
+    )
+
+
+def rows(parts: list[MicroBatch]) -> list[Row]:
+    return [
+        (b.epoch, row["position"], tuple(row["input_ids"]), tuple(row["labels"])) for b in parts for row in b.table.to_pylist()
+    ]
+
+
+@pytest.mark.parametrize("task", ["text-classification", "causal-lm", "masked-lm"])
+@pytest.mark.parametrize("world_size", [2, 3, 5, 11])
+def test_order_and_content_do_not_depend_on_the_number_of_workers(make_reader, task: str, world_size: int) -> None:  # type: ignore[no-untyped-def]
+    alone = rows(batches(make_reader(1, task), 0))
+    assert [row[:2] for row in alone] == [(epoch, i) for epoch in range(EPOCHS) for i in range(ROWS)]
+    together = [row for rank in range(world_size) for row in rows(batches(make_reader(world_size, task), rank))]
+    assert sorted(together) == alone
+
+
+def test_batches_of_all_workers_have_the_same_bounds(make_reader) -> None:  # type: ignore[no-untyped-def]
+    bounds = [[(b.epoch, b.start, b.rows) for b in batches(make_reader(11), rank)] for rank in range(11)]
+    assert all(b == bounds[0] for b in bounds)
+    assert bounds[0][12] == (0, 96, 5)
+    assert any(b.table.num_rows == 0 for b in batches(make_reader(11), 10))
+
+
+def test_resuming_at_every_batch_gives_the_rest(make_reader) -> None:  # type: ignore[no-untyped-def]
+    for world_size, rank in ((1, 0), (2, 1)):
+        reader = make_reader(world_size)
+        whole = batches(reader, rank)
+        for index, batch in enumerate(whole):
+            rest = batches(reader, rank, Position(batch.epoch, batch.start))
+            assert rows(rest) == rows(whole[index:])
+
+
+def test_padded_parts_of_a_block_are_of_equal_length(make_reader) -> None:  # type: ignore[no-untyped-def]
+    from astraml_ray.data.plan import run_blocks
+
+    reader = make_reader(3)
+    for block in run_blocks(reader.split.rows, reader.split.sizes, seed=7, epochs=2, block_bytes=1):
+        for start_row in (0, 40):
+            lengths = {reader.read_padded(block, rank, start_row).num_rows for rank in range(3)}
+            assert len(lengths) == 1
+
+
+def test_augmentation_changes_rows_differently_each_epoch_and_keeps_labels(make_reader) -> None:  # type: ignore[no-untyped-def]
+    plain, changed = rows(batches(make_reader(1, augmented=False), 0)), rows(batches(make_reader(1), 0))
+    assert [(r[0], r[1], r[3]) for r in plain] == [(r[0], r[1], r[3]) for r in changed]
+    assert sum(a[2] != b[2] for a, b in zip(plain, changed, strict=True)) > ROWS
+
+
+def test_a_lost_or_misplaced_row_is_noticed(make_reader) -> None:  # type: ignore[no-untyped-def]
+    reader = make_reader(1)
+    tables = list(local_blocks(reader, epochs=1))
+    for broken in (tables[:-1], [tables[0].slice(1), *tables[1:]], [tables[0], *tables]):
+        if broken == tables:
+            continue
+        with pytest.raises(RuntimeError):
+            list(micro_batches([*broken, tables[0]], rows_per_epoch=ROWS + 50, batch_size=BATCH, epochs=1))
+
+
+def test_an_error_in_a_task_arrives_whole(make_reader) -> None:  # type: ignore[no-untyped-def]
+    table = error_table(DataError("is damaged", param="s3://b/k", hint="write it again"))
+    with pytest.raises(DataError, match="is damaged") as caught:
+        list(micro_batches([table], rows_per_epoch=5, batch_size=2, epochs=1))
+    assert (caught.value.param, caught.value.hint) == ("s3://b/k", "write it again")
+
+
+def test_a_long_row_is_cut_in_classification_and_split_in_language_models(make_reader) -> None:  # type: ignore[no-untyped-def]
+    cut = [b.table for b in batches(make_reader(1, augmented=False), 0)]
+    assert all(len(lengths) == 1 and lengths[0] <= 6 for t in cut for lengths in t["lengths"].to_pylist())
+    split = [b.table for b in batches(make_reader(1, "causal-lm", augmented=False), 0)]
+    lengths = [row for t in split for row in t["lengths"].to_pylist()]
+    assert any(len(row) > 1 for row in lengths)
+    assert all(part <= 6 for row in lengths for part in row)
+
+
+def test_masks_are_fixed_by_the_row_and_hit_about_their_share(make_reader) -> None:  # type: ignore[no-untyped-def]
+    parts = rows(batches(make_reader(1, "masked-lm", augmented=False), 0))
+    assert parts == rows(batches(make_reader(1, "masked-lm", augmented=False), 0))
+    labels = [label for row in parts for label in row[3]]
+    share = sum(label != -100 for label in labels) / len(labels)
+    assert 0.08 < share < 0.3

@@ -1,4 +1,4 @@
-"""A real dataset on any machine: docstrings of the packages that are installed anyway, labelled by package."""
+"""A real text classification dataset, built on the spot: docstrings of installed packages, labelled by package."""
 
 from __future__ import annotations
 
@@ -7,65 +7,103 @@ import importlib.util
 import random
 import re
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
+from astraml_ray.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["PACKAGES", "docstring_table"]
 
-PACKAGES = ("torch", "transformers", "ray", "pandas", "numpy", "sympy", "networkx", "botocore")
-_MIN_WORDS, _MAX_WORDS = 5, 60
+# All of them come with astraml-ray itself, directly or through ray and torch.
+PACKAGES = ("torch", "transformers", "ray", "pandas", "numpy", "sympy", "networkx", "pyarrow")
+
+_WORDS = range(5, 61)
+_SEED = 0
+_LARGEST_FILE = 400_000  # bytes; beyond that lie generated tables, slow to parse and poor in prose
+# Tests hardly have prose, and vendored code is another package's.
+_SKIPPED = re.compile(r"^(tests?|_?vendor(ed)?|.*third_?party.*|_?externals?)$")
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def docstring_table(*, rows_per_package: int = 800, packages: Sequence[str] = PACKAGES) -> pa.Table:
-    """First paragraphs of docstrings; the package's own name is taken out of the text.
+def docstring_table(*, rows_per_package: int = 1200, packages: Sequence[str] = PACKAGES) -> pa.Table:
+    """Docstrings of the packages that are installed, in an order that is always the same.
 
-    Sources are parsed, never imported. A package that is not installed is left out.
+    Sources are parsed, never imported. A text is the first paragraph of a docstring; the name of its own package
+    is replaced by "it", so that the label has to be told from the words around it. Every text occurs once.
+
+    Args:
+        rows_per_package: At most so many rows of each package.
+        packages: Names of top-level packages; those that are not installed are left out.
 
     Returns:
-        Columns `text` and `label`, both strings; no text twice, in a fixed random order.
+        A table with the string columns `text` and `label`, shuffled.
+
+    Raises:
+        DataError: Fewer than two of the packages are installed with their sources.
     """
-    rows: list[tuple[str, str]] = []
-    seen: set[str] = set()
+    import pyarrow as pa
+
+    labels: dict[str, str] = {}
     for package in packages:
-        found = 0
-        for text in _docstrings(package):
-            if text in seen:
-                continue
-            seen.add(text)
-            rows.append((text, package))
-            found += 1
-            if found == rows_per_package:
+        wanted = len(labels) + rows_per_package
+        for text in _texts(package):
+            if len(labels) == wanted:
                 break
-    random.Random(0).shuffle(rows)
+            labels.setdefault(text, package)
+    if len(set(labels.values())) < 2:
+        raise DataError(
+            "fewer than two of the packages have docstrings here",
+            param=", ".join(packages),
+            hint="name packages that are installed with their Python sources",
+        )
+    rows = list(labels.items())
+    random.Random(_SEED).shuffle(rows)
     return pa.table({"text": [text for text, _ in rows], "label": [label for _, label in rows]})
 
 
-def _docstrings(package: str) -> Iterator[str]:
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return
-    root = Path(spec.origin).parent
-    files = sorted(file for file in root.rglob("*.py") if "tests" not in file.relative_to(root).parts)
-    # In a random order, so that a bounded number of files is drawn from all over the package.
-    random.Random(package).shuffle(files)
-    own_name = re.compile(rf"\b{re.escape(package)}\b", re.IGNORECASE)
-    for file in files:
-        for text in _paragraphs(file):
-            if _MIN_WORDS <= len(text.split()) <= _MAX_WORDS:
-                yield own_name.sub("it", text)
+def _texts(package: str) -> Iterator[str]:
+    """First paragraphs of a package's docstrings, without its name."""
+    # "PyTorch" names torch and "ray_start" names Ray, but "array" does not.
+    name = re.compile(rf"(?<![a-z])(?:py)?{re.escape(package)}(?![a-z])", re.IGNORECASE)
+    for file in _sources(package):
+        for docstring in _docstrings(file):
+            paragraph = re.split(r"\n\s*\n", docstring.strip(), maxsplit=1)[0]
+            text = " ".join(name.sub("it", paragraph).split())
+            # Unprintable are lone surrogates too, which no file format takes.
+            if len(text.split()) in _WORDS and text.isprintable():
+                yield text
 
 
-def _paragraphs(file: Path) -> Iterator[str]:
+def _sources(package: str) -> list[Path]:
+    """A package's source files, found without importing it, in an order that spreads over its folders."""
     try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return []
+    found: list[tuple[int, str, Path]] = []
+    for root in map(Path, (spec and spec.submodule_search_locations) or ()):
+        for file in root.rglob("*.py"):
+            place = file.relative_to(root)
+            if not any(_SKIPPED.match(part) for part in place.parts[:-1]):
+                # Alphabetical order would let the first folders make up the whole class.
+                found.append((zlib.crc32(place.as_posix().encode()), place.as_posix(), file))
+    return [file for *_, file in sorted(found)]
+
+
+def _docstrings(file: Path) -> Iterator[str]:
+    try:
+        if file.stat().st_size > _LARGEST_FILE:
+            return
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # others' invalid escapes are none of the user's business
             tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError, OSError, RecursionError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node)
-            if text:
-                yield " ".join(text.split("\n\n")[0].split())
+        if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
+            yield docstring

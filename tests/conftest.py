@@ -14,7 +14,7 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from astraml_ray.cli.s3_server import S3Server, serve_s3  # noqa: E402  after the environment is set
+from astraml_ray.cli.s3_server import S3Server, serve_s3
 
 _WORDS = {"fruit": "apple pear plum fig melon", "metal": "iron zinc copper tin lead", "bird": "owl crow finch wren jay"}
 
@@ -24,7 +24,13 @@ def word_rows(count: int, *, seed: int = 0) -> pa.Table:
     rng = random.Random(seed)
     labels = [rng.choice(sorted(_WORDS)) for _ in range(count)]
     texts = [
-        " ".join([*rng.choices(_WORDS[label].split(), k=rng.randint(1, 4)), *rng.choices("the a of and".split(), k=rng.randint(2, 10)), f"n{i}"])
+        " ".join(
+            [
+                *rng.choices(_WORDS[label].split(), k=rng.randint(1, 4)),
+                *rng.choices(["the", "a", "of", "and"], k=rng.randint(2, 10)),
+                f"n{i}",
+            ]
+        )
         for i, label in enumerate(labels)
     ]
     return pa.table({"text": texts, "label": labels})

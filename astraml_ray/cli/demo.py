@@ -51,7 +51,10 @@ def run_demo(storage: str | None) -> dict[str, Any]:
         _say(f"dataset: {rows.num_rows} docstrings of {len(counts)} installed packages, labelled by package")
         bucket = home / "s3" / "demo" / "docstrings"
         bucket.mkdir(parents=True)
-        for name, part in {"test": rows.slice(0, rows.num_rows // 10), "train": rows.slice(rows.num_rows // 10)}.items():
+        for name, part in {
+            "test": rows.slice(0, rows.num_rows // 10),
+            "train": rows.slice(rows.num_rows // 10),
+        }.items():
             pq.write_table(pa.table(part), bucket / f"{name}.parquet", row_group_size=1000)
         with serve_s3(home / "s3") as server:
             os.environ.update(server.environment())
@@ -60,8 +63,11 @@ def run_demo(storage: str | None) -> dict[str, Any]:
             result = train_spec(spec, storage or str(home / "runs"), load_settings())
         answers = _classify(result["model_path"])
         return {
-            **result, "majority_class_accuracy": largest / rows.num_rows, "answers": answers,
-            "seconds": round(time.monotonic() - began, 1), "model_path": result["model_path"] if storage else None,
+            **result,
+            "majority_class_accuracy": largest / rows.num_rows,
+            "answers": answers,
+            "seconds": round(time.monotonic() - began, 1),
+            "model_path": result["model_path"] if storage else None,
         }
     finally:
         shutil.rmtree(home, ignore_errors=True)

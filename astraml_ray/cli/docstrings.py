@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["PACKAGES", "docstring_table"]
 
 # All of them come with astraml-ray itself, directly or through ray and torch.
-PACKAGES = ("torch", "transformers", "ray", "pandas", "numpy", "sympy", "networkx", "pyarrow")
+PACKAGES = ("torch", "transformers", "ray", "pandas", "numpy", "sympy", "networkx", "pydantic")
 
 _WORDS = range(5, 61)
 _SEED = 0
@@ -104,6 +104,11 @@ def _docstrings(file: Path) -> Iterator[str]:
             tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return
-    for node in ast.walk(tree):
+    # Only bodies of modules and classes: to walk through every expression takes longer than to parse.
+    nodes: list[ast.stmt | ast.Module] = [tree]
+    while nodes:
+        node = nodes.pop()
         if isinstance(node, _DOCUMENTED) and (docstring := ast.get_docstring(node)):
             yield docstring
+        if isinstance(node, (ast.Module, ast.ClassDef)):
+            nodes += reversed(node.body)

@@ -29,16 +29,17 @@ class ProgressView:
         self._shown = 0.0
         self._last: dict[str, Any] = {}
         self._quiet = quiet
-        self._live = self._task = None
+        self._live: Progress | None = None
+        self._task: TaskID | None = None
         self._console = Console(stderr=True)
         if not quiet and self._console.is_terminal:
             self._start()
 
     def _start(self) -> None:
-        self._live: Progress | None = Progress(
+        self._live = Progress(
             BarColumn(24), TextColumn("{task.description}"), TimeElapsedColumn(), console=self._console
         )
-        self._task: TaskID | None = self._live.add_task("starting the workers", total=self._total)
+        self._task = self._live.add_task("starting the workers", total=self._total)
         self._live.start()
 
     def show(self, record: dict[str, Any]) -> None:

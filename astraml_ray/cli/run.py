@@ -26,8 +26,9 @@ __all__ = ["run", "train_spec"]
 @click.option("--storage", default=None, help="Where run folders go: a path or s3:// prefix. [ASTRAML_STORAGE, runs]")
 @click.option("--resume", default=None, metavar="RUN", help="Go on with a run: its id under --storage, path or URI.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", help="json: one object, last on stdout.")
-def run(file: str | None, settings: tuple[str, ...], storage: str | None, resume: str | None, output: str,
-        **flags: Any) -> None:
+def run(
+    file: str | None, settings: tuple[str, ...], storage: str | None, resume: str | None, output: str, **flags: Any
+) -> None:
     """Train a model, and follow it.
 
     \b
@@ -41,7 +42,9 @@ def run(file: str | None, settings: tuple[str, ...], storage: str | None, resume
         given = collect_flags(flags)
         if resume is not None:
             if given or settings or file:
-                raise SpecError([Problem("", "--resume takes no spec: the run goes on as it was begun")], source="flags")
+                raise SpecError(
+                    [Problem("", "--resume takes no spec: the run goes on as it was begun")], source="flags"
+                )
             return resume_run(resume, storage or process.storage, process)
         document = read_document(Path(file)) if file else {}
         spec = build_spec(document, settings=settings, flags=given, source=file or "flags")
@@ -122,8 +125,10 @@ def _watched(inputs: Any, folder: Any, placement: Any, stop: threading.Event, *,
     hyper = inputs.spec.hyperparams
     timetable = Timetable.of(hyper, inputs.train_rows)
     view = ProgressView(
-        total_steps=timetable.total_steps, eval_steps=hyper.eval_interval().in_steps(timetable.steps_per_epoch),
-        patience=hyper.early_stopping.patience if hyper.early_stopping else None, quiet=quiet,
+        total_steps=timetable.total_steps,
+        eval_steps=hyper.eval_interval().in_steps(timetable.steps_per_epoch),
+        patience=hyper.early_stopping.patience if hyper.early_stopping else None,
+        quiet=quiet,
     )
     try:
         return run_attempts(inputs, folder, placement, Watcher(view.show, stop))

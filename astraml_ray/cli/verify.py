@@ -35,7 +35,8 @@ def verify(run_name: str, storage: str | None, output: str) -> None:
         if not report["identical"]:
             raise NumericError(
                 f"steps {report['from_step']} to {report['to_step']} gave other weights than the run has",
-                param=folder.uri, hint="compare receipt.json: another machine, version or number of threads changes sums",
+                param=folder.uri,
+                hint="compare receipt.json: another machine, version or number of threads changes sums",
             )
         return report
 

@@ -99,7 +99,7 @@ def _pick(schema: pa.Schema, wanted: str | None, usual: Sequence[str], role: str
     by_lower = {name.lower(): name for name in reversed(schema.names)}
     for name in usual:
         if name in by_lower:
-            return by_lower[name]
+            return str(by_lower[name])
     return None
 
 

@@ -95,6 +95,7 @@ def encode_rows(
         np.array([m for e in (first, *first.overflowing) for m in e.special_tokens_mask], bool) for first in encodings
     ]
     mask_id = tokenizer.token_to_id(encoder.mask_token)
+    assert mask_id is not None, "preparation refuses masked-lm without a mask token"
     size = tokenizer.get_vocab_size()
     masked = [
         _mask(np.array(ids, np.int32), fixed, key, encoder.mask_probability, mask_id, size)

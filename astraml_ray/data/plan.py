@@ -59,13 +59,13 @@ def epoch_blocks(
         shuffle: False keeps the order of the files (validation and test).
         block_bytes: A block is closed once it holds so much, and at least 4 fragments.
     """
-    order = np.arange(len(rows))
+    order: Positions = np.arange(len(rows))
     if shuffle:
         order = np.random.default_rng([seed, epoch, _FRAGMENT_STREAM]).permutation(order)
     blocks: list[Block] = []
     members: list[int] = []
     start = count = size = 0
-    for fragment in (int(f) for f in order if rows[f]):
+    for fragment in (f for f in order.tolist() if rows[f]):
         members.append(fragment)
         count += rows[fragment]
         size += sizes[fragment]

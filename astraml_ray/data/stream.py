@@ -57,7 +57,11 @@ def ray_stream(reader: BlockReader, *, epochs: int, position: Position) -> ray.d
     # A task's rows stay one block: its parts must not go to different workers.
     context.target_max_block_size = None
     return ray.data.range(tasks, override_num_blocks=tasks).map_batches(
-        read, batch_size=1, batch_format="numpy", num_cpus=_TASK_CPUS, compute=ray.data.TaskPoolStrategy(size=max(2, 2 * world_size))
+        read,
+        batch_size=1,
+        batch_format="numpy",
+        num_cpus=_TASK_CPUS,
+        compute=ray.data.TaskPoolStrategy(size=max(2, 2 * world_size)),
     )
 
 

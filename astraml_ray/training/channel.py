@@ -15,9 +15,8 @@ __all__ = ["ChannelReporter", "RunChannel"]
 _PERIOD_S = 0.25
 
 
-@ray.remote(num_cpus=0)
 class RunChannel:
-    """Holds records until they are read, and the wish to stop."""
+    """An actor: holds records until they are read, and the wish to stop."""
 
     def __init__(self) -> None:
         self._records: list[dict[str, Any]] = []

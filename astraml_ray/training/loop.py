@@ -109,7 +109,7 @@ def train(
     # Reading a number off a GPU stalls it; on a CPU it is there already.
     look_every = 1 if world.device.type == "cpu" else 10
     overhead = CPU_OVERHEAD_TOKENS if world.device.type == "cpu" else GPU_OVERHEAD_TOKENS
-    cut = {
+    cut: dict[str, Any] = {
         "classification": objective.classification,
         "pad_id": objective.pad_id,
         "overhead": overhead,
@@ -165,7 +165,7 @@ def train(
                     with precision.autocast():
                         part_loss = objective.loss_sum(wrapped, part.to(world.device))
                     # DDP averages over workers; the step's loss is a sum over all of them by its targets.
-                    precision.scaler.scale(part_loss * (world.world_size / max(1.0, targets))).backward()
+                    precision.scaler.scale(part_loss * (world.world_size / max(1.0, targets))).backward()  # type: ignore[no-untyped-call]
                 loss += part_loss.detach().double()
             norm = precision.step(optimizer, model, hyper.max_grad_norm)
         scheduler.step()
@@ -233,7 +233,7 @@ def _memory_errors(step: int, parts: list[Batch]) -> Iterator[None]:
         raise MemoryExhaustedError(
             f"step {step + 1} did not fit into memory; its largest part has {shape[0]} sequences of {shape[1]} tokens",
             param="/hyperparams/batch_size",
-            hint="halve batch_size and double gradient_accumulation_steps (the result stays the same), or lower max_length",
+            hint="halve batch_size and double gradient_accumulation_steps (same result), or lower max_length",
         ) from error
 
 

@@ -146,7 +146,9 @@ def _check_hub(name: str) -> None:
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
         raise ModelError(f"{name} is not in the local cache, and HF_HUB_OFFLINE is set", param="/model/name", hint=hint)
     try:
-        status = requests.head(f"{endpoint}/{name}/resolve/main/config.json", timeout=5, allow_redirects=True).status_code
+        status = requests.head(
+            f"{endpoint}/{name}/resolve/main/config.json", timeout=5, allow_redirects=True
+        ).status_code
     except requests.RequestException as error:
         raise ModelError(
             f"{name} is no alias ({', '.join(aliases())}) and no folder, and the hub {endpoint} does not answer "

@@ -82,7 +82,7 @@ def prepare(spec: JobSpec, settings: Settings) -> tuple[RunInputs, list[Problem]
     config = load_config(blueprint)
     needs_label = {"auto": None, "text-classification": True}.get(spec.task, False)
     manifest = build_manifest(spec.dataset, needs_label=needs_label, cache=settings.cache)
-    task = _task_of(spec.task, config) if spec.task != "auto" or not manifest.label else "text-classification"
+    task: Any = "text-classification" if spec.task == "auto" and manifest.label else _task_of(spec.task, config)
     _check_monitor(spec, task)
     tokenizer = load_tokenizer(blueprint, lambda: itertools.islice(_texts(manifest, spec.seed), _TOKENIZER_ROWS))
     if task == "masked-lm" and tokenizer.mask_token is None:

@@ -154,7 +154,7 @@ def _attempt(
     inputs: RunInputs, folder: RunFolder, placement: Placement, watcher: Watcher, *, start: int, stop_after: int | None
 ) -> dict[str, Any]:
     """One fit(); it runs in a thread, so that this one can watch and be interrupted."""
-    channel = RunChannel.remote()
+    channel = ray.remote(RunChannel).options(num_cpus=0).remote()
     timetable = Timetable.of(inputs.spec.hyperparams, inputs.train_rows)
     assignment = Assignment(inputs, folder, channel, start, placement.threads, stop_after)
     reader = split_reader(inputs, "train", placement.workers)

@@ -43,7 +43,10 @@ def verify_run(folder: RunFolder, settings: Settings, watcher: Watcher) -> dict[
             run_attempts(inputs, again, placement, watcher, stop_after=end)
         expected, found = (_weights_hash(store, end) for store in (checkpoints, kept))
     return {
-        "identical": expected == found, "from_step": start, "to_step": end, "expected_sha256": expected,
+        "identical": expected == found,
+        "from_step": start,
+        "to_step": end,
+        "expected_sha256": expected,
         "found_sha256": found,
     }
 

@@ -50,9 +50,7 @@ def write_csv(table: pa.Table, path: Path) -> None:
     pa_csv.write_csv(table, path)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "write"), [("parquet", write_parquet), ("jsonl", write_jsonl), ("csv", write_csv)]
-)
+@pytest.mark.parametrize(("suffix", "write"), [("parquet", write_parquet), ("jsonl", write_jsonl), ("csv", write_csv)])
 def test_formats_give_the_same_rows(
     suffix: str, write: Callable[[pa.Table, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,7 +72,9 @@ def test_formats_give_the_same_rows(
 
 def test_text_files_have_one_row_per_line(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("one\n\ntwo\r\nthree")
-    manifest = manifest_of({"path": str(tmp_path / "corpus.txt"), "validation_fraction": 0.001}, tmp_path / "c", needs_label=False)
+    manifest = manifest_of(
+        {"path": str(tmp_path / "corpus.txt"), "validation_fraction": 0.001}, tmp_path / "c", needs_label=False
+    )
     assert sorted(texts_of(manifest, "train") + texts_of(manifest, "validation")) == ["one", "three", "two"]
     assert manifest.splits["validation"].total_rows == 1
 
@@ -90,9 +90,16 @@ def test_bucket_and_folder_give_the_same_rows(s3: S3Server, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("path", "split"),
     [
-        ("/train.parquet", "train"), ("/train-00000-of-2.parquet", "train"), ("/train/a.parquet", "train"),
-        ("/data/validation.csv", "validation"), ("/dev.jsonl", "validation"), ("/val_1.parquet", "validation"),
-        ("/test/part.parquet", "test"), ("/trains.parquet", None), ("/valuable.parquet", None), ("/x.parquet", None),
+        ("/train.parquet", "train"),
+        ("/train-00000-of-2.parquet", "train"),
+        ("/train/a.parquet", "train"),
+        ("/data/validation.csv", "validation"),
+        ("/dev.jsonl", "validation"),
+        ("/val_1.parquet", "validation"),
+        ("/test/part.parquet", "test"),
+        ("/trains.parquet", None),
+        ("/valuable.parquet", None),
+        ("/x.parquet", None),
     ],
 )
 def test_split_names(path: str, split: str | None) -> None:
@@ -198,8 +205,13 @@ class TestErrors:
 
     @pytest.mark.parametrize(
         ("name", "content"),
-        [("train.jsonl", '{"text": "a", "label": "x"}\n{"text": oops}\n'), ("train.json", '[{"text": "a"}]'),
-         ("train.csv", "text,label\na,x\nb\n"), ("train.bin", "?"), ("train.jsonl.gz", "?")],
+        [
+            ("train.jsonl", '{"text": "a", "label": "x"}\n{"text": oops}\n'),
+            ("train.json", '[{"text": "a"}]'),
+            ("train.csv", "text,label\na,x\nb\n"),
+            ("train.bin", "?"),
+            ("train.jsonl.gz", "?"),
+        ],
     )
     def test_damaged_lines_and_unknown_formats(self, name: str, content: str, tmp_path: Path) -> None:
         (tmp_path / name).write_text(content)

@@ -63,7 +63,13 @@ class Setting:
     classes: int
 
     def run(
-        self, hyper: Hyperparams, *, world: World | None = None, checkpoints: Any = None, log: Log | None = None, **more: Any
+        self,
+        hyper: Hyperparams,
+        *,
+        world: World | None = None,
+        checkpoints: Any = None,
+        log: Log | None = None,
+        **more: Any,
     ) -> tuple[Outcome, torch.nn.Module, Log]:
         world, log = world or World(), log or Log()
         model = copy.deepcopy(self.model)
@@ -73,14 +79,27 @@ class Setting:
         def batches(position: Position) -> Iterator[MicroBatch]:
             tables = local_blocks(train_reader, epochs=hyper.epochs, world_rank=world.world_rank, position=position)
             return micro_batches(
-                tables, rows_per_epoch=timetable.rows, batch_size=timetable.batch_size, epochs=hyper.epochs,
-                world_rank=world.world_rank, world_size=world.world_size, position=position,
+                tables,
+                rows_per_epoch=timetable.rows,
+                batch_size=timetable.batch_size,
+                epochs=hyper.epochs,
+                world_rank=world.world_rank,
+                world_size=world.world_size,
+                position=position,
             )
 
         validation = EvaluationRows(self._sized(self.readers["validation"], hyper, world), world.world_rank)
         outcome = train(
-            model, batches, timetable=timetable, hyper=hyper, objective=Objective(self.task, self.classes, 0),
-            validation=validation, checkpoints=checkpoints or MemoryCheckpoints(), reporter=log, world=world, **more,
+            model,
+            batches,
+            timetable=timetable,
+            hyper=hyper,
+            objective=Objective(self.task, self.classes, 0),
+            validation=validation,
+            checkpoints=checkpoints or MemoryCheckpoints(),
+            reporter=log,
+            world=world,
+            **more,
         )
         return outcome, model, log
 
@@ -93,18 +112,30 @@ class Setting:
 
 def make_setting(folder: Path, task: str, *, dropout: float = 0.0) -> Setting:
     write_dataset(folder, rows=ROWS, group=13)
-    manifest = build_manifest(parse_spec({"dataset": str(folder), "model": "m"}).dataset, needs_label=True, cache=folder / "c")
+    manifest = build_manifest(
+        parse_spec({"dataset": str(folder), "model": "m"}).dataset, needs_label=True, cache=folder / "c"
+    )
     tokenizer = train_tokenizer(word_rows(300)["text"].to_pylist(), kind="wordpiece", vocab_size=200)
     encoder = Encoder(tokenizer, task, 24, manifest.labels, "[MASK]")  # type: ignore[arg-type]
     readers = {
-        name: BlockReader(manifest, split, encoder, 7, 8, 1, shuffle=name == "train") for name, split in manifest.splits.items()
+        name: BlockReader(manifest, split, encoder, 7, 8, 1, shuffle=name == "train")
+        for name, split in manifest.splits.items()
     }
     rates = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     torch.manual_seed(0)
     model: Any
     if task == "causal-lm":
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=400, n_embd=16, n_layer=1, n_head=2, resid_pdrop=dropout,
-                                           embd_pdrop=dropout, attn_pdrop=dropout))
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=400,
+                n_embd=16,
+                n_layer=1,
+                n_head=2,
+                resid_pdrop=dropout,
+                embd_pdrop=dropout,
+                attn_pdrop=dropout,
+            )
+        )
     elif task == "masked-lm":
         model = BertForMaskedLM(BertConfig(vocab_size=400, **SMALL, **rates))
     else:
@@ -169,7 +200,9 @@ def test_two_workers_equal_one_also_with_accumulation_and_an_idle_worker(exact: 
     for progress, weights, _ in workers:
         assert progress["step"] == outcome.progress.step
         assert max(float((weights[n] - p).abs().max()) for n, p in model.state_dict().items()) < 1e-6
-    assert np.allclose([r["train/loss"] for r in workers[0][2] if "train/loss" in r], log.values("train/loss"), atol=1e-6)
+    assert np.allclose(
+        [r["train/loss"] for r in workers[0][2] if "train/loss" in r], log.values("train/loss"), atol=1e-6
+    )
     scores = [[r["validation/accuracy"] for r in w[2] if "validation/accuracy" in r] for w in workers]
     assert scores[0] == scores[1] == log.values("validation/accuracy")
 
@@ -189,7 +222,11 @@ def test_losses_equal_those_of_hf_trainer(tmp_path: Path) -> None:
     def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         width = max(len(item["input_ids"]) for item in batch)
         ids = torch.tensor([item["input_ids"] + [0] * (width - len(item["input_ids"])) for item in batch])
-        return {"input_ids": ids, "attention_mask": (ids != 0).long(), "labels": torch.tensor([i["labels"] for i in batch])}
+        return {
+            "input_ids": ids,
+            "attention_mask": (ids != 0).long(),
+            "labels": torch.tensor([i["labels"] for i in batch]),
+        }
 
     class InOrder(Trainer):
         epoch_rows = 0
@@ -198,9 +235,21 @@ def test_losses_equal_those_of_hf_trainer(tmp_path: Path) -> None:
             return _Epochs([[items[e * ROWS + i] for i in range(ROWS)] for e in range(2)], 8, collate)
 
     arguments = TrainingArguments(
-        output_dir=str(tmp_path / "hf"), per_device_train_batch_size=8, learning_rate=5e-3,
-        lr_scheduler_type="cosine", warmup_steps=3, weight_decay=0.1, num_train_epochs=2, max_grad_norm=1.0, logging_steps=1,
-        report_to=[], save_strategy="no", use_cpu=True, seed=0, disable_tqdm=True, optim="adamw_torch",
+        output_dir=str(tmp_path / "hf"),
+        per_device_train_batch_size=8,
+        learning_rate=5e-3,
+        lr_scheduler_type="cosine",
+        warmup_steps=3,
+        weight_decay=0.1,
+        num_train_epochs=2,
+        max_grad_norm=1.0,
+        logging_steps=1,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        seed=0,
+        disable_tqdm=True,
+        optim="adamw_torch",
     )
     peer = copy.deepcopy(setting.model)
     trainer = InOrder(model=peer, args=arguments, train_dataset=items[:ROWS], data_collator=collate)  # type: ignore[arg-type]
@@ -241,12 +290,15 @@ def test_the_schedule_ends_with_the_run(noisy: Setting, kind: str) -> None:
 
 
 def test_resuming_after_any_step_is_bit_identical(noisy: Setting) -> None:
-    settings = hyper(epochs=1, gradient_accumulation_steps=2, eval_every="0.4 epochs", early_stopping=EarlyStopping(patience=9))
+    settings = hyper(
+        epochs=1, gradient_accumulation_steps=2, eval_every="0.4 epochs", early_stopping=EarlyStopping(patience=9)
+    )
     outcome, whole, log = noisy.run(settings, seed=3)
     for step in range(outcome.progress.step):
         kept = MemoryCheckpoints()
-        first, _, _ = noisy.run(settings, checkpoints=kept, log=Log(stop_at=step) if step else Log(), seed=3,
-                                stop_after=step or None) if step else (None, None, None)
+        if step:
+            noisy.run(settings, checkpoints=kept, log=Log(stop_at=step), seed=3)
+            assert kept.saved[-1][0].step == step
         resumed, model, rest = noisy.run(settings, checkpoints=kept, seed=3)
         assert distance(whole, model) == 0.0
         assert resumed.progress.patience == outcome.progress.patience
@@ -255,7 +307,9 @@ def test_resuming_after_any_step_is_bit_identical(noisy: Setting) -> None:
 
 def test_early_stopping_counts_evaluations_and_survives_a_resume(noisy: Setting) -> None:
     settings = hyper(
-        lr=1e-9, epochs=10, eval_every="5 steps",
+        lr=1e-9,
+        epochs=10,
+        eval_every="5 steps",
         early_stopping=EarlyStopping(patience=4, min_delta=0.5),
     )
     outcome, _, log = noisy.run(settings)
@@ -290,8 +344,11 @@ def test_stopping_during_an_evaluation_keeps_the_work_and_scores_later(noisy: Se
 
 def test_checkpoints_lie_between_steps_and_as_often_as_asked(noisy: Setting) -> None:
     kept = MemoryCheckpoints()
-    noisy.run(hyper(epochs=1, gradient_accumulation_steps=2, eval_every="1 epochs"), checkpoints=kept,
-              checkpoint_every=Interval(3, "steps"))
+    noisy.run(
+        hyper(epochs=1, gradient_accumulation_steps=2, eval_every="1 epochs"),
+        checkpoints=kept,
+        checkpoint_every=Interval(3, "steps"),
+    )
     assert [progress.step for progress, _ in kept.saved] == [3, 6, 7]
 
 

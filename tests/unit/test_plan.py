@@ -23,7 +23,9 @@ def order(blocks: list[Block], rows: list[int], seed: int) -> list[tuple[int, in
     return out
 
 
-@pytest.mark.parametrize(("rows", "seed", "epoch", "size"), itertools.product(SHAPES, [0, 9], [0, 1, 5], [1, 300, 10**9]))
+@pytest.mark.parametrize(
+    ("rows", "seed", "epoch", "size"), itertools.product(SHAPES, [0, 9], [0, 1, 5], [1, 300, 10**9])
+)
 def test_every_row_once_per_epoch(rows: list[int], seed: int, epoch: int, size: int) -> None:
     blocks = epoch_blocks(rows, rows, seed=seed, epoch=epoch, block_bytes=size)
     everything = [(f, r) for f, count in enumerate(rows) for r in range(count)]

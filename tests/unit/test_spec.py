@@ -13,7 +13,9 @@ from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import build_spec, dump_spec, parse_document, parse_spec, read_document
 
 REFERENCE = {
-    "project_id": "p-demo", "dataset": "s3://bucket/dataset", "model": "bert-base",
+    "project_id": "p-demo",
+    "dataset": "s3://bucket/dataset",
+    "model": "bert-base",
     "hyperparams": {"batch_size": 32, "lr": 3e-5, "epochs": 5, "early_stopping": {"patience": 5}},
     "resources": {"gpus": 1},
 }
@@ -58,7 +60,8 @@ def test_written_spec_reads_back_the_same() -> None:
 def test_all_errors_at_once_with_pointers_and_suggestions() -> None:
     found = problems(
         {
-            "dataset": {"train": "a", "columns": {"txt": "x"}}, "lr": 1e-3,
+            "dataset": {"train": "a", "columns": {"txt": "x"}},
+            "lr": 1e-3,
             "hyperparams": {"lr": float("nan"), "batch_size": "32", "early_stopping": {"patiense": 3}},
             "augmentation": [{"type": "random_deletion", "rate": 2}, {"type": "nonsense"}],
         }
@@ -76,13 +79,31 @@ def test_all_errors_at_once_with_pointers_and_suggestions() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("hyperparams.batch_size", 0), ("hyperparams.batch_size", -1), ("hyperparams.batch_size", 10**30),
-        ("hyperparams.batch_size", True), ("hyperparams.batch_size", 1.5), ("hyperparams.lr", 0),
-        ("hyperparams.lr", -1e-3), ("hyperparams.lr", "high"), ("hyperparams.lr", 1e999), ("hyperparams.epochs", None),
-        ("hyperparams.eval_every", "often"), ("hyperparams.eval_every", "0 steps"), ("hyperparams.eval_every", "1.5 steps"),
-        ("hyperparams.lr_scheduler", "cosinus"), ("resources.gpus", -1), ("resources.workers", 0), ("seed", -1),
-        ("schedule", {"cron": "* * *"}), ("schedule", {"cron": "61 * * * *"}), ("model", ""), ("model", {"name": 3}),
-        ("dataset", 5), ("dataset", {"path": "a", "train": "b"}), ("dataset", {}), ("project_id", "a b"),
+        ("hyperparams.batch_size", 0),
+        ("hyperparams.batch_size", -1),
+        ("hyperparams.batch_size", 10**30),
+        ("hyperparams.batch_size", True),
+        ("hyperparams.batch_size", 1.5),
+        ("hyperparams.lr", 0),
+        ("hyperparams.lr", -1e-3),
+        ("hyperparams.lr", "high"),
+        ("hyperparams.lr", 1e999),
+        ("hyperparams.epochs", None),
+        ("hyperparams.eval_every", "often"),
+        ("hyperparams.eval_every", "0 steps"),
+        ("hyperparams.eval_every", "1.5 steps"),
+        ("hyperparams.lr_scheduler", "cosinus"),
+        ("resources.gpus", -1),
+        ("resources.workers", 0),
+        ("seed", -1),
+        ("schedule", {"cron": "* * *"}),
+        ("schedule", {"cron": "61 * * * *"}),
+        ("model", ""),
+        ("model", {"name": 3}),
+        ("dataset", 5),
+        ("dataset", {"path": "a", "train": "b"}),
+        ("dataset", {}),
+        ("project_id", "a b"),
     ],
 )
 def test_wrong_values_name_their_field(path: str, value: object) -> None:
@@ -102,7 +123,9 @@ def test_workers_must_match_gpus() -> None:
 def test_flags_over_settings_over_file() -> None:
     document = {"dataset": {"path": "a", "columns": {"text": "t"}}, "model": "m", "hyperparams": {"lr": 1, "epochs": 7}}
     spec = build_spec(
-        document, settings=["hyperparams.lr=1e-4", "dataset.columns.label=y"], flags={"hyperparams.lr": 2e-4, "dataset": "b"}
+        document,
+        settings=["hyperparams.lr=1e-4", "dataset.columns.label=y"],
+        flags={"hyperparams.lr": 2e-4, "dataset": "b"},
     )
     assert (spec.hyperparams.lr, spec.hyperparams.epochs) == (2e-4, 7)
     assert (spec.dataset.path, spec.dataset.columns.text, spec.dataset.columns.label) == ("b", "t", "y")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from astraml_ray.data.blocks import BlockReader
@@ -17,8 +15,10 @@ from tests.conftest import word_rows, write_dataset
 
 ROWS, BATCH, EPOCHS = 101, 8, 2
 AUGMENTATIONS = (
-    RandomDeletion(type="random_deletion", rate=0.3), RandomSwap(type="random_swap", probability=0.5),
-    RandomMask(type="random_mask"), CaseNoise(type="case_noise"),
+    RandomDeletion(type="random_deletion", rate=0.3),
+    RandomSwap(type="random_swap", probability=0.5),
+    RandomMask(type="random_mask"),
+    CaseNoise(type="case_noise"),
 )
 Row = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
@@ -26,7 +26,9 @@ Row = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 @pytest.fixture(scope="module")
 def make_reader(tmp_path_factory: pytest.TempPathFactory) -> object:
     folder = write_dataset(tmp_path_factory.mktemp("stream"), rows=ROWS, group=13)
-    manifest = build_manifest(parse_spec({"dataset": str(folder), "model": "m"}).dataset, needs_label=True, cache=folder / "c")
+    manifest = build_manifest(
+        parse_spec({"dataset": str(folder), "model": "m"}).dataset, needs_label=True, cache=folder / "c"
+    )
     tokenizer = train_tokenizer(word_rows(300)["text"].to_pylist(), kind="wordpiece", vocab_size=300)
 
     def make(world_size: int, task: str = "text-classification", *, augmented: bool = True) -> BlockReader:
@@ -42,7 +44,12 @@ def batches(reader: BlockReader, rank: int, position: Position | None = None) ->
     tables = local_blocks(reader, epochs=EPOCHS, world_rank=rank, position=position)
     return list(
         micro_batches(
-            tables, rows_per_epoch=ROWS, batch_size=BATCH, epochs=EPOCHS, world_rank=rank, world_size=reader.world_size,
+            tables,
+            rows_per_epoch=ROWS,
+            batch_size=BATCH,
+            epochs=EPOCHS,
+            world_rank=rank,
+            world_size=reader.world_size,
             position=position,
         )
     )
@@ -50,7 +57,9 @@ def batches(reader: BlockReader, rank: int, position: Position | None = None) ->
 
 def rows(parts: list[MicroBatch]) -> list[Row]:
     return [
-        (b.epoch, row["position"], tuple(row["input_ids"]), tuple(row["labels"])) for b in parts for row in b.table.to_pylist()
+        (b.epoch, row["position"], tuple(row["input_ids"]), tuple(row["labels"]))
+        for b in parts
+        for row in b.table.to_pylist()
     ]
 
 

@@ -37,7 +37,8 @@ def classify(error: BaseException) -> AstraError:
     if ours:
         return min(ours, key=lambda e: (e.retryable, -e.exit_code))
     text = " ".join(f"{type(cause).__name__} {cause}" for cause in chain).lower()
-    if "outofmemory" in text or "out of memory" in text or "oom" in text.split():
+    # The message of every dead actor speculates about the OOM killer: only these say that memory ran out.
+    if "outofmemoryerror" in text or "node running low on memory" in text:
         return MemoryExhaustedError(
             _first_line(chain),
             param="/hyperparams/batch_size",

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from astraml_ray import errors
-from astraml_ray.errors import AstraError, DataError, InfrastructureError, Problem, ResourcesError, SpecError
+from astraml_ray.errors import (
+    AstraError,
+    DataError,
+    InfrastructureError,
+    MemoryExhaustedError,
+    Problem,
+    ResourcesError,
+    SpecError,
+)
 from astraml_ray.spec import EarlyStopping
 from astraml_ray.spec.job import Resources
 from astraml_ray.spec.loading import parse_spec
@@ -93,6 +101,10 @@ def test_the_most_telling_error_of_all_workers_wins() -> None:
     assert classify(_Wrapped({0: broken, 1: damaged})) is damaged
     assert classify(_Wrapped({0: InfrastructureError("x"), 1: damaged})) is damaged
     assert isinstance(classify(_Wrapped({0: broken})), InfrastructureError)
+    died = RuntimeError("The actor died: (1) The process is killed by SIGKILL by OOM killer due to high memory usage.")
+    assert isinstance(classify(_Wrapped({0: died})), InfrastructureError)
+    low = RuntimeError("Task was killed due to the node running low on memory.")
+    assert isinstance(classify(_Wrapped({0: low, 1: broken})), MemoryExhaustedError)
     unknown = classify(_Wrapped({0: KeyError("who knows")}))
     assert type(unknown) is AstraError
     assert not unknown.retryable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -188,7 +189,11 @@ def _worker(rank: int, size: int, setting: Setting, rendezvous: str, out: str, f
 
 def run_workers(setting: Setting, size: int, **fields: Any) -> list[Any]:
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_worker, (size, setting, f"{folder}/r", folder, fields), nprocs=size)  # type: ignore[no-untyped-call]
+        # A fork server imports torch and transformers once for all workers of all tests.
+        multiprocessing.set_forkserver_preload([__name__])
+        mp.start_processes(  # type: ignore[no-untyped-call]
+            _worker, (size, setting, f"{folder}/r", folder, fields), nprocs=size, start_method="forkserver"
+        )
         return [torch.load(f"{folder}/{rank}.pt", weights_only=False) for rank in range(size)]
 
 

@@ -1,0 +1,110 @@
+"""The README's commands, as they are written there. The two under "Try it" and "Test it" are run by .ci/run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from astraml_ray.cli.s3_server import S3Server
+from astraml_ray.settings import RAY_ENVIRONMENT
+from tests.conftest import write_dataset
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+pytestmark = pytest.mark.ray
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("console") for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture(scope="module")
+def home(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the README's spec.yaml, and its dataset in the bucket."""
+    write_dataset(s3.folder / "bucket" / "dataset")
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "spec.yaml").write_text(blocks("yaml")[0])
+    return folder
+
+
+def shell(command: str, home: Path, **extra: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "ASTRAML_STORAGE": str(home / "runs"), **extra}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_astraml_command_of_the_readme(home: Path) -> None:
+    local = [command for command in commands() if command.startswith("astraml")]
+    assert len(local) == 4
+    for command in local:
+        runs = sorted((home / "runs").glob("second-*")) if (home / "runs").exists() else []
+        out = shell(command, home, RUN=str(runs[0]) if runs else "")
+        if "--output json" in command:
+            assert json.loads(out.splitlines()[-1])["workers"] == 2
+    assert "identical" in out
+
+
+def test_ray_job_submit_as_in_the_readme(home: Path, tmp_path: Path) -> None:
+    """A real head with its dashboard, 2 CPUs, token authentication."""
+    submit = next(command for command in commands() if command.startswith("ray job submit"))
+    token = tmp_path / "token"
+    token.write_text("a" * 64)
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **RAY_ENVIRONMENT}
+    head = subprocess.Popen(
+        [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port", "26379", "--dashboard-port",
+         "28265", "--num-cpus", "2", "--num-gpus", "0", "--disable-usage-stats"],
+        env={**os.environ, **environment, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+             "ASTRAML_STORAGE": str(home / "runs")},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        _wait_for_dashboard(head)
+        out = shell(submit, home, RAY_API_SERVER_ADDRESS="http://127.0.0.1:28265", **environment)
+        assert "succeeded" in out
+        assert list((home / "runs").glob("third-*/result.json"))
+    finally:
+        head.terminate()
+        head.wait(60)
+
+
+def _wait_for_dashboard(head: subprocess.Popen[bytes]) -> None:
+    import socket
+    import time
+
+    for _ in range(600):
+        assert head.poll() is None, "ray start failed"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", 28265)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the dashboard does not answer")
+
+
+def test_demo(tmp_path: Path) -> None:
+    """Beats the majority class by far, and leaves nothing behind."""
+    (tmp_path / "tmp").mkdir()
+    out = shell("astraml demo --output json", tmp_path, TMPDIR=str(tmp_path / "tmp"))
+    result = json.loads(out.splitlines()[-1])
+    assert result["metrics"]["validation/accuracy"] > 2.5 * result["majority_class_accuracy"]
+    assert len(result["answers"]) == 2
+    assert not [p for p in (tmp_path / "tmp").iterdir() if p.name.startswith("astraml-demo")]

@@ -1,0 +1,53 @@
+"""The house itself: sizes, public names, and that what is written elsewhere agrees with the code."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+import astraml_ray
+from astraml_ray.settings import RAY_ENVIRONMENT
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "astraml_ray").rglob("*.py"))
+MODULES = [".".join(f.relative_to(ROOT).with_suffix("").parts) for f in FILES if not f.name.startswith("__")]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_files_are_small(file: Path) -> None:
+    assert len(file.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_public_names_are_declared_and_exist(name: str) -> None:
+    module = importlib.import_module(name)
+    assert all(hasattr(module, public) for public in module.__all__)
+    assert module.__doc__
+
+
+def test_the_environment_is_read_in_few_places() -> None:
+    """settings.py reads it; models.py hands the hub's own variables on; the demo leads to its own S3 server."""
+    readers = {f.name for f in FILES if re.search(r"os\.environ", f.read_text())}
+    assert readers <= {"settings.py", "models.py", "demo.py", "s3_server.py", "worker.py"}
+
+
+def test_cluster_settings_agree() -> None:
+    lines = [line for line in (ROOT / "cluster" / "ray.env").read_text().splitlines() if not line.startswith("#")]
+    assert dict(line.split("=", 1) for line in lines) == RAY_ENVIRONMENT
+
+
+def test_version_and_no_module_imports_torch_below_training() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+", astraml_ray.__version__)
+    for file in FILES:
+        if file.parent.name in ("spec", "data", "astraml_ray"):
+            imported = [
+                alias.name
+                for node in ast.walk(ast.parse(file.read_text()))
+                if isinstance(node, ast.Import)
+                for alias in node.names
+            ]
+            assert "torch" not in imported

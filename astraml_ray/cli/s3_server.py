@@ -70,7 +70,8 @@ class S3Server:
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,  # goes before the general one
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",  # botocore knows only this one
-            # The server does not take bodies in chunks with a checksum behind them.
+            # It takes no bodies in chunks with a checksum behind them, and it sends a range of an object with the
+            # checksum of the whole, for which a client takes the range to be damaged.
             "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
             "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
             "NO_PROXY": direct,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -184,7 +184,7 @@ def load_config(blueprint: Blueprint) -> Any:
     return _loading(location, lambda: AutoConfig.from_pretrained(location, revision=blueprint.revision))
 
 
-def load_tokenizer(blueprint: Blueprint, texts: Callable[[], Iterable[str]]) -> Any:
+def load_tokenizer(blueprint: Blueprint, texts: Callable[[], Sequence[str]]) -> Any:
     """The published tokenizer, or one trained on `texts` from scratch."""
     if not blueprint.scratch:
         location = fetch(blueprint)

@@ -33,7 +33,7 @@ from astraml_ray.training.run_folder import RunFolder
 
 __all__ = ["RunInputs", "load_inputs", "prepare", "store_inputs"]
 
-_TOKENIZER_ROWS = 200_000
+_TOKENIZER_LETTERS = 64_000_000
 _SAMPLE_ROWS = 1000
 _METRICS = {
     "text-classification": ("loss", "accuracy", "f1_macro"),
@@ -84,7 +84,7 @@ def prepare(spec: JobSpec, settings: Settings) -> tuple[RunInputs, list[Problem]
     manifest = build_manifest(spec.dataset, needs_label=needs_label, cache=settings.cache)
     task: Any = "text-classification" if spec.task == "auto" and manifest.label else _task_of(spec.task, config)
     _check_monitor(spec, task)
-    tokenizer = load_tokenizer(blueprint, lambda: itertools.islice(_texts(manifest, spec.seed), _TOKENIZER_ROWS))
+    tokenizer = load_tokenizer(blueprint, lambda: _tokenizer_texts(manifest, spec.seed))
     if task == "masked-lm" and tokenizer.mask_token is None:
         raise ModelError("its tokenizer has no mask token", param="/task", hint="choose task causal-lm")
     config = adapt_config(config, tokenizer, manifest.labels, spec.hyperparams, scratch=blueprint.scratch)
@@ -140,6 +140,17 @@ def _texts(manifest: Manifest, seed: int) -> Iterator[str]:
     for block in epoch_blocks(split.rows, split.sizes, seed=seed, epoch=0):
         for fragment in block.fragments:
             yield from read_rows(manifest, split, fragment)["text"].to_pylist()
+
+
+def _tokenizer_texts(manifest: Manifest, seed: int) -> list[str]:
+    """As many training texts as a tokenizer is trained on; more would take memory and change little."""
+    texts, letters = [], 0
+    for text in _texts(manifest, seed):
+        texts.append(text)
+        letters += len(text)
+        if letters > _TOKENIZER_LETTERS:
+            break
+    return texts
 
 
 def _truncated_share(inputs: RunInputs) -> float:

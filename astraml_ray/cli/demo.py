@@ -45,7 +45,7 @@ def run_demo(storage: str | None) -> dict[str, Any]:
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="astraml-demo-"))
     try:
-        rows = docstring_table()
+        rows = docstring_table(rows_per_package=800)
         counts = pc.value_counts(rows["label"])
         largest = pc.max(counts.field("counts")).as_py()
         _say(f"dataset: {rows.num_rows} docstrings of {len(counts)} installed packages, labelled by package")
@@ -75,6 +75,9 @@ def run_demo(storage: str | None) -> dict[str, Any]:
 
 def _classify(model_path: str) -> dict[str, str]:
     from transformers import pipeline
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
     classifier = pipeline("text-classification", model=model_path)
     return {sentence: classifier(sentence)[0]["label"] for sentence in _SENTENCES}

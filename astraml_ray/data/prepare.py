@@ -60,7 +60,7 @@ def fraction_to_threshold(fraction: float) -> int:
 
 def _objects_by_split(spec: DatasetSpec) -> dict[str, list[ObjectInfo]]:
     if spec.path is not None:
-        return assign_splits(spec.path, list_objects(spec.path, spec.endpoint_url))
+        return assign_splits(spec.path, list_objects(spec.path, spec.endpoint_url), spec.endpoint_url)
     uris = {"train": spec.train, "validation": spec.validation, "test": spec.test}
     return {name: list_objects(uri, spec.endpoint_url) for name, uri in uris.items() if uri is not None}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.objects import ObjectInfo, resolve
 from astraml_ray.errors import DataError
 
 __all__ = ["SPLITS", "assign_splits", "split_of"]
@@ -30,17 +30,20 @@ def split_of(relative: str) -> str | None:
     return None
 
 
-def assign_splits(prefix: str, objects: Sequence[ObjectInfo]) -> dict[str, list[ObjectInfo]]:
+def assign_splits(
+    prefix: str, objects: Sequence[ObjectInfo], endpoint_url: str | None = None
+) -> dict[str, list[ObjectInfo]]:
     """Objects by split; where none is named, all are training rows.
 
     Raises:
         DataError: Some splits are named, but no training rows among them.
     """
-    root = _common_root(prefix, objects)
+    filesystem, path = resolve(prefix, endpoint_url)
+    root = filesystem.unstrip_protocol(path).rstrip("/")
     splits: dict[str, list[ObjectInfo]] = {}
     unnamed = []
     for info in objects:
-        name = split_of(info.uri[len(root) :])
+        name = split_of(info.uri.removeprefix(root) or info.uri.rsplit("/", 1)[-1])
         if name is None:
             unnamed.append(info)
         else:
@@ -56,14 +59,3 @@ def assign_splits(prefix: str, objects: Sequence[ObjectInfo]) -> dict[str, list[
             )
         splits["train"] = unnamed
     return splits
-
-
-def _common_root(prefix: str, objects: Sequence[ObjectInfo]) -> str:
-    """The URIs' own spelling of the prefix."""
-    tail = prefix.split("://", 1)[-1].rstrip("/")
-    first = objects[0].uri
-    at = first.find(tail)
-    if at < 0:
-        return first.rsplit("/", 1)[0]
-    root = first[: at + len(tail)]
-    return root.rsplit("/", 1)[0] if root == first else root

@@ -70,13 +70,15 @@ def test_ray_job_submit_as_in_the_readme(home: Path, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("a" * 64)
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **RAY_ENVIRONMENT}
+    binary = Path(sys.executable).parent
+    command = [str(binary / "ray"), "start", "--head", "--block", "--port", "26379", "--dashboard-port", "28265"]
+    path = f"{binary}{os.pathsep}{os.environ['PATH']}"
     head = subprocess.Popen(
-        [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port", "26379", "--dashboard-port",
-         "28265", "--num-cpus", "2", "--num-gpus", "0", "--disable-usage-stats"],
-        env={**os.environ, **environment, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-             "ASTRAML_STORAGE": str(home / "runs")},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        [*command, "--num-cpus", "2", "--num-gpus", "0", "--disable-usage-stats"],
+        env={**os.environ, **environment, "PATH": path, "ASTRAML_STORAGE": str(home / "runs")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         _wait_for_dashboard(head)
         out = shell(submit, home, RAY_API_SERVER_ADDRESS="http://127.0.0.1:28265", **environment)

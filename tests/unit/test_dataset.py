@@ -106,6 +106,23 @@ def test_split_names(path: str, split: str | None) -> None:
     assert split_of(path) == split
 
 
+def test_a_prefix_that_looks_like_a_split_is_none(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`train/` inside `trainers/`, given as a relative path."""
+    (tmp_path / "trainers" / "train").mkdir(parents=True)
+    for file in dataset.iterdir():
+        shutil.copy(file, tmp_path / "trainers" / "train" / f"dev-{file.name}")
+        shutil.copy(file, tmp_path / "trainers" / "train" / file.name)
+    monkeypatch.chdir(tmp_path / "trainers")
+    manifest = manifest_of("train", tmp_path / "c")
+    assert {name: split.total_rows for name, split in manifest.splits.items()} == {
+        "train": 200,
+        "validation": 370,
+        "test": 50,
+    }
+
+
 def test_split_off_validation_is_stable_and_keeps_equal_rows_together(tmp_path: Path) -> None:
     rows = word_rows(2000)
     doubled = pa.concat_tables([rows, rows])

@@ -159,6 +159,13 @@ def test_settings_that_cannot_work_are_named(fields: dict[str, object], train_ro
     assert pointer in [w.param for w in advise(spec, train_rows=train_rows, validation_rows=100)]
 
 
+def test_rows_longer_than_the_context_are_told() -> None:
+    spec = parse_spec({"dataset": "d", "model": "m"})
+    (warning,) = advise(spec, train_rows=5000, validation_rows=100, truncated_share=0.25)
+    assert warning.param == "/hyperparams/max_length"
+    assert "25.0%" in warning.message
+
+
 def test_the_reference_settings_give_no_warning() -> None:
     spec = parse_spec({"dataset": "d", "model": "m"})
     assert advise(spec, train_rows=5000, validation_rows=100) == []

@@ -59,6 +59,10 @@ class ChannelReporter:
         self._recorder.add(record)
         self._records.append(record)
 
+    def flush(self) -> None:
+        """Writes the records to the run's folder."""
+        self._recorder.flush()
+
     def stop_requested(self) -> bool:
         """As of the last quarter of a second."""
         return self._stop
@@ -85,6 +89,9 @@ class SilentReporter:
 
     def report(self, record: dict[str, Any]) -> None:
         """World rank 0 has reported it."""
+
+    def flush(self) -> None:
+        """World rank 0 does."""
 
     def stop_requested(self) -> bool:
         """World rank 0 is asked."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -101,10 +100,9 @@ def load_weights(data: bytes, model: torch.nn.Module) -> None:
 class FolderCheckpoints:
     """Checkpoints in a run's folder, written by a thread, the manifest last; the newest and the best are kept."""
 
-    def __init__(self, folder: RunFolder, *, keep: int, on_saved: Callable[[int], None] | None = None) -> None:
+    def __init__(self, folder: RunFolder, *, keep: int) -> None:
         self._folder = folder
         self._keep = keep
-        self._on_saved = on_saved
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
@@ -132,8 +130,6 @@ class FolderCheckpoints:
         manifest = {"progress": progress.to_dict(), "files": listing}
         self._folder.write(f"{place}/{_MANIFEST}", json.dumps(manifest, indent=1).encode())
         self._prune(progress)
-        if self._on_saved:
-            self._on_saved(progress.step)
 
     def _prune(self, progress: Progress) -> None:
         steps = self.steps()

@@ -40,6 +40,9 @@ class Reporter(Protocol):
     def report(self, record: dict[str, Any]) -> None:
         """Takes one record: `step`, `epoch`, and metrics named `train/…` or `validation/…`."""
 
+    def flush(self) -> None:
+        """Makes the records durable; a checkpoint follows, and a resumed run keeps the records before it."""
+
     def stop_requested(self) -> bool:
         """Whether this worker was asked to stop."""
 
@@ -124,6 +127,7 @@ def train(
     def save() -> None:
         nonlocal saved_step
         if world.world_rank == 0 and saved_step != progress.step:
+            reporter.flush()
             checkpoints.save(progress, snapshot(model, optimizer, scheduler, precision.scaler))
         saved_step = progress.step
 

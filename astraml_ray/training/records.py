@@ -20,7 +20,7 @@ _METRICS = "metrics.jsonl"
 
 
 class Recorder:
-    """Writes records to the run's folder, every few seconds and at each evaluation."""
+    """Writes records to the run's folder, every few seconds and before each checkpoint."""
 
     def __init__(self, folder: RunFolder, *, step: int) -> None:
         """Goes on after `step`; later records are of work that was lost."""
@@ -46,7 +46,7 @@ class Recorder:
         for name, value in record.items():
             if "/" in name:
                 self._board.add_scalar(name, value, record["step"])
-        if "validation/loss" in record or time.monotonic() - self._flushed > _FLUSH_S:
+        if time.monotonic() - self._flushed > _FLUSH_S:
             self.flush()
 
     def flush(self) -> None:

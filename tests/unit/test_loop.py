@@ -43,9 +43,13 @@ class Log:
 
     stop_at: int | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
+    flushed: int = 0
 
     def report(self, record: dict[str, Any]) -> None:
         self.records.append(record)
+
+    def flush(self) -> None:
+        self.flushed = len(self.records)
 
     def stop_requested(self) -> bool:
         return self.stop_at is not None and bool(self.records) and self.records[-1]["step"] >= self.stop_at
@@ -348,12 +352,16 @@ def test_stopping_during_an_evaluation_keeps_the_work_and_scores_later(noisy: Se
 
 
 def test_checkpoints_lie_between_steps_and_as_often_as_asked(noisy: Setting) -> None:
-    kept = MemoryCheckpoints()
-    noisy.run(
-        hyper(epochs=1, gradient_accumulation_steps=2, eval_every="1 epochs"),
-        checkpoints=kept,
-        checkpoint_every=Interval(3, "steps"),
-    )
+    log = Log()
+
+    class Durable(MemoryCheckpoints):
+        def save(self, progress: Progress, files: dict[str, bytes]) -> None:
+            assert log.flushed == len(log.records)
+            super().save(progress, files)
+
+    kept = Durable()
+    settings = hyper(epochs=1, gradient_accumulation_steps=2, eval_every="1 epochs")
+    noisy.run(settings, checkpoints=kept, log=log, checkpoint_every=Interval(3, "steps"))
     assert [progress.step for progress, _ in kept.saved] == [3, 6, 7]
 
 

@@ -18,7 +18,7 @@ from astraml_ray.data.encoding import IGNORED
 __all__ = ["Batch", "collate", "count_targets", "cut_by_length", "empty_batch"]
 
 CPU_OVERHEAD_TOKENS = 96
-"""What starting one more forward and backward costs, in tokens of padding; measured in benchmarks/."""
+"""What one more forward and backward costs, in tokens of padding; see benchmarks/cut_by_length.py."""
 GPU_OVERHEAD_TOKENS = 16_384
 
 

@@ -1,6 +1,6 @@
 """What cutting a micro-batch by length brings, and which overhead is right: forward and backward only, interleaved.
 
-    python benchmarks/cut_by_length.py --train train.parquet --model MODEL_FOLDER --output result.json
+python benchmarks/cut_by_length.py --train train.parquet --model MODEL_FOLDER --output result.json
 """
 
 from __future__ import annotations

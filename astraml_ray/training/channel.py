@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from typing import Any
 
@@ -74,14 +73,16 @@ class ChannelReporter:
         self._recorder.close()
 
     def _run(self) -> None:
-        # A lost channel means that the watcher is gone; the run ends with its driver, not here.
-        with contextlib.suppress(ray.exceptions.RayError):
+        try:
             while True:
                 closing = self._closed.wait(_PERIOD_S)
                 records, self._records = self._records, []
                 self._stop = ray.get(self._channel.push.remote(records)) or self._stop
                 if closing:
                     return
+        except ray.exceptions.RayError:
+            # Whoever watched is gone, and another may go on with the run: save and leave.
+            self._stop = True
 
 
 class SilentReporter:

@@ -205,11 +205,21 @@ def _evaluate(
 
 def _judge(progress: Progress, metrics: dict[str, float], hyper: Hyperparams, train_loss: float) -> Progress:
     """Progress after an evaluation: is this the best model so far?"""
+    if not math.isfinite(metrics.get("loss", 0.0)):
+        raise _not_finite("validation loss", progress.step)
     rule = hyper.early_stopping or EarlyStopping()
     value = metrics.get(rule.monitor.removeprefix("validation/"), math.nan)
     patience = progress.patience.after(value, progress.step, rule)
     best = metrics if patience.best_step == progress.step else progress.best_metrics
     return replace(progress, scored=progress.step, patience=patience, best_metrics=best, train_loss=train_loss)
+
+
+def _not_finite(what: str, step: int) -> NumericError:
+    return NumericError(
+        f"the {what} is not finite at step {step}",
+        param="/hyperparams/lr",
+        hint="lower lr, add warmup_steps, set max_grad_norm, or use precision fp32 or bf16",
+    )
 
 
 def _place(timetable: Timetable, step: int) -> dict[str, Any]:
@@ -293,11 +303,7 @@ class _Tally:
         (loss,) = world.sum([loss])
         if not (math.isfinite(loss) and math.isfinite(norms)):
             what = "loss" if not math.isfinite(loss) else "gradient"
-            raise NumericError(
-                f"the {what} is not finite at step {step}",
-                param="/hyperparams/lr",
-                hint="lower lr, add warmup_steps, set max_grad_norm, or use precision fp32 or bf16",
-            )
+            raise _not_finite(what, step)
         elapsed = time.perf_counter() - (self._since or 0.0)
         mean = loss / max(1.0, self._targets)
         self._interval[0] += loss

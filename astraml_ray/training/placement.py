@@ -42,7 +42,10 @@ def place(resources: Resources, *, cpus: float, gpus: float, local_cores: int | 
     Raises:
         ResourcesError: It does not fit; the error says what would.
     """
-    wanted = (1 if gpus >= 1 else 0) if resources.gpus == "auto" else resources.gpus
+    wanted = resources.gpus
+    if wanted == "auto":
+        workers = resources.workers or 1
+        wanted = workers if gpus >= workers else 0
     if wanted > gpus:
         raise ResourcesError(
             f"the run needs {wanted} GPU{'s' if wanted > 1 else ''}; the cluster has {gpus:g}",

@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from astraml_ray.data.objects import join, resolve
-from astraml_ray.errors import AstraError, StorageError
+from astraml_ray.errors import AstraError, InfrastructureError, StorageError
 
 __all__ = ["RunFolder"]
 
@@ -118,17 +118,18 @@ class RunFolder:
                 "does not exist", param=self.path(name), hint="check --storage and the run's id"
             ) from error
         except (OSError, ClientError, BotoCoreError) as error:
-            number = getattr(error, "errno", None)
-            if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                message, hint = (
-                    "the disk is full",
-                    "free some space or choose another --storage, then go on with --resume",
-                )
-            elif isinstance(error, PermissionError):
-                message, hint = f"may not be written or read: {error}", "choose a --storage that this user may write"
-            else:
-                message, hint = (
-                    f"failed: {str(error) or type(error).__name__}",
-                    "check --storage, then go on with --resume",
-                )
-            raise StorageError(message, param=self.path(name), hint=hint) from error
+            raise self._failure(name, error) from error
+
+    def _failure(self, name: str, error: Exception) -> AstraError:
+        """What cannot pass is storage's; the rest may, and is tried again from the last checkpoint."""
+        where = self.path(name)
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "free some space, then go on with --resume"
+            return StorageError("the disk is full", param=where, hint=hint)
+        if isinstance(error, (PermissionError, NotADirectoryError, NoCredentialsError)):
+            hint = "choose a --storage that this user may write"
+            return StorageError(f"may not be written or read: {error}", param=where, hint=hint)
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return InfrastructureError(
+            f"the storage failed: {text}", param=where, hint="check --storage; go on with --resume"
+        )

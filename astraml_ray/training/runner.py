@@ -28,7 +28,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 import astraml_ray
 from astraml_ray.data.stream import RankDataConfig, ray_stream
 from astraml_ray.errors import AstraError, InfrastructureError, RunStopped
-from astraml_ray.settings import Settings
+from astraml_ray.settings import WORKER_ENVIRONMENT, Settings
 from astraml_ray.spec import JobSpec
 from astraml_ray.training.channel import RunChannel
 from astraml_ray.training.checkpoint import FolderCheckpoints
@@ -73,11 +73,20 @@ def cluster(settings: Settings, workers: int) -> Iterator[int | None]:
     """
     quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if settings.ray_address:
-        ray.init(address=settings.ray_address, **quiet)
-    else:
-        # More logical CPUs than cores, so that the data tasks always find one.
-        ray.init(address="local", num_cpus=max(cores, workers) + 2, include_dashboard=False, **quiet)
+    try:
+        if settings.ray_address:
+            ray.init(address=settings.ray_address, **quiet)
+        else:
+            # More logical CPUs than cores, so that the data tasks always find one.
+            ray.init(address="local", num_cpus=max(cores, workers) + 2, include_dashboard=False, **quiet)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        where = (
+            f"the Ray cluster {settings.ray_address} does not answer" if settings.ray_address else "Ray does not start"
+        )
+        hint = "check RAY_ADDRESS, and that the cluster's Ray version and token are this machine's"
+        raise InfrastructureError(
+            f"{where}: {(str(error) or type(error).__name__).splitlines()[0]}", hint=hint
+        ) from error
     try:
         yield None if settings.ray_address else cores
     finally:
@@ -169,7 +178,11 @@ def _attempt(
             resources_per_worker={"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker},
         ),
         # Checkpoints and retries are ours: Ray's are kept out of the way, under a name used once.
-        run_config=ray.train.RunConfig(name=f"{folder.name}-{uuid.uuid4().hex[:8]}", storage_path=_scratch()),
+        run_config=ray.train.RunConfig(
+            name=f"{folder.name}-{uuid.uuid4().hex[:8]}",
+            storage_path=_scratch(),
+            worker_runtime_env={"env_vars": dict(WORKER_ENVIRONMENT)},
+        ),
         datasets={"train": dataset},
         dataset_config=RankDataConfig(),
     )

@@ -17,6 +17,7 @@ import torch
 
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
+from astraml_ray.errors import InfrastructureError
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
 from astraml_ray.training.channel import ChannelReporter, SilentReporter
 from astraml_ray.training.checkpoint import WEIGHTS, FolderCheckpoints, load_weights
@@ -129,7 +130,8 @@ def _reporter(assignment: Assignment, world: World) -> Iterator[Any]:
 
 def _stream(position: Position, assignment: Assignment, timetable: Timetable, world: World) -> Iterator[MicroBatch]:
     """This worker's micro-batches out of the attempt's one Ray Data execution."""
-    assert position == timetable.position(assignment.start), "the checkpoint changed after the stream was planned"
+    if position != timetable.position(assignment.start):
+        raise InfrastructureError("a checkpoint was written after the stream was planned")
     shard = ray.train.get_dataset_shard("train")
     tables = shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
     return micro_batches(

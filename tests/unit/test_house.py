@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -51,3 +55,24 @@ def test_version_and_no_module_imports_torch_below_training() -> None:
                 for alias in node.names
             ]
             assert "torch" not in imported
+
+
+def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
+    """It carries configs/, and needs no checkout."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import astraml_ray.settings as s; from astraml_ray.spec.loading import *; f = s.configs_folder(); "
+        "build_spec(read_document(f / 'jobs' / 'demo.yaml')); print(f, len(list((f / 'models').glob('*.yaml'))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "site")},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split() == [str(tmp_path / "site" / "astraml_ray" / "configs"), "5"]

@@ -20,7 +20,7 @@ class ProgressView:
     The ETA knows early stopping: it gives the soonest end, should nothing improve any more, and the latest.
     """
 
-    def __init__(self, *, total_steps: int, eval_steps: int, patience: int | None, quiet: bool = False) -> None:
+    def __init__(self, *, total_steps: int, eval_steps: int, patience: int | None) -> None:
         self._total = total_steps
         self._eval_steps = eval_steps
         self._patience = patience
@@ -28,11 +28,10 @@ class ProgressView:
         self._first: tuple[int, float] | None = None
         self._shown = 0.0
         self._last: dict[str, Any] = {}
-        self._quiet = quiet
         self._live: Progress | None = None
         self._task: TaskID | None = None
         self._console = Console(stderr=True)
-        if not quiet and self._console.is_terminal:
+        if self._console.is_terminal:
             self._start()
 
     def _start(self) -> None:
@@ -84,7 +83,7 @@ class ProgressView:
     def _print(self, text: str) -> None:
         if self._live is not None:
             self._console.print(text, highlight=False)
-        elif not self._quiet:
+        else:
             print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:

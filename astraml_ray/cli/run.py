@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from pathlib import Path
@@ -17,8 +18,10 @@ from astraml_ray.spec.loading import build_spec, read_document
 
 if TYPE_CHECKING:
     from astraml_ray.spec import JobSpec
+    from astraml_ray.training.preparation import RunInputs
+    from astraml_ray.training.run_folder import RunFolder
 
-__all__ = ["run", "train_spec"]
+__all__ = ["find_run", "resume_run", "run", "train_spec"]
 
 
 @click.command()
@@ -53,7 +56,7 @@ def run(
     conclude(work, output=output, show=_show)
 
 
-def train_spec(spec: JobSpec, storage: str, process: Settings, *, quiet: bool = False) -> dict[str, Any]:
+def train_spec(spec: JobSpec, storage: str, process: Settings) -> dict[str, Any]:
     """Trains a spec in a new run folder under `storage`; returns its result."""
     apply_ray_environment()
     stop = threading.Event()
@@ -61,44 +64,30 @@ def train_spec(spec: JobSpec, storage: str, process: Settings, *, quiet: bool = 
     from astraml_ray.data.objects import join
     from astraml_ray.training.preparation import prepare
     from astraml_ray.training.run_folder import RunFolder
-    from astraml_ray.training.runner import cluster, new_run_id, start_run
+    from astraml_ray.training.runner import new_run_id
 
     inputs, warnings = prepare(spec, process)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    _leave_if(stop)
-    folder = RunFolder(join(storage, new_run_id(spec)))
-    with cluster(process, spec.resources.workers or 1) as local_cores:
-        stop_on_signals(stop)  # ray.init has put its own handlers there
-        inputs, placement = start_run(inputs, folder, local_cores)
-        print(f"run {folder.uri}", file=sys.stderr, flush=True)
-        return _watched(inputs, folder, placement, stop, quiet=quiet)
+    return _train(inputs, RunFolder(join(storage, new_run_id(spec))), process, stop)
 
 
 def resume_run(name: str, storage: str, process: Settings) -> dict[str, Any]:
     """Goes on with a run from its last checkpoint; a finished one answers with its result."""
-    import json
-
     apply_ray_environment()
     stop = threading.Event()
     stop_on_signals(stop)
     from astraml_ray.training.preparation import load_inputs
-    from astraml_ray.training.runner import cluster, start_run
 
     folder = find_run(name, storage)
-    inputs = load_inputs(folder)
     if folder.exists("result.json"):
         print(f"run {folder.uri} is finished already", file=sys.stderr)
         result: dict[str, Any] = json.loads(folder.read("result.json"))
         return result
-    with cluster(process, inputs.spec.resources.workers or 1) as local_cores:
-        stop_on_signals(stop)
-        inputs, placement = start_run(inputs, folder, local_cores)
-        print(f"run {folder.uri}", file=sys.stderr, flush=True)
-        return _watched(inputs, folder, placement, stop, quiet=False)
+    return _train(load_inputs(folder), folder, process, stop)
 
 
-def find_run(name: str, storage: str) -> Any:
+def find_run(name: str, storage: str) -> RunFolder:
     """A run's folder, by id, path or URI.
 
     Raises:
@@ -117,28 +106,28 @@ def find_run(name: str, storage: str) -> Any:
     )
 
 
-def _watched(inputs: Any, folder: Any, placement: Any, stop: threading.Event, *, quiet: bool) -> dict[str, Any]:
+def _train(inputs: RunInputs, folder: RunFolder, process: Settings, stop: threading.Event) -> dict[str, Any]:
     from astraml_ray.cli.progress import ProgressView
-    from astraml_ray.training.runner import Watcher, run_attempts
+    from astraml_ray.training.runner import Watcher, cluster, run_attempts, start_run
     from astraml_ray.training.timetable import Timetable
 
-    hyper = inputs.spec.hyperparams
-    timetable = Timetable.of(hyper, inputs.train_rows)
-    view = ProgressView(
-        total_steps=timetable.total_steps,
-        eval_steps=hyper.eval_interval().in_steps(timetable.steps_per_epoch),
-        patience=hyper.early_stopping.patience if hyper.early_stopping else None,
-        quiet=quiet,
-    )
-    try:
-        return run_attempts(inputs, folder, placement, Watcher(view.show, stop))
-    finally:
-        view.close()
-
-
-def _leave_if(stop: threading.Event) -> None:
     if stop.is_set():
         raise RunStopped("stopped before the training began", hint="nothing was trained; run it again")
+    hyper = inputs.spec.hyperparams
+    timetable = Timetable.of(hyper, inputs.train_rows)
+    with cluster(process, inputs.spec.resources.workers or 1) as local_cores:
+        stop_on_signals(stop)  # ray.init has put its own handlers there
+        inputs, placement = start_run(inputs, folder, local_cores)
+        print(f"run {folder.uri}", file=sys.stderr, flush=True)
+        view = ProgressView(
+            total_steps=timetable.total_steps,
+            eval_steps=hyper.eval_interval().in_steps(timetable.steps_per_epoch),
+            patience=hyper.early_stopping.patience if hyper.early_stopping else None,
+        )
+        try:
+            return run_attempts(inputs, folder, placement, Watcher(view.show, stop))
+        finally:
+            view.close()
 
 
 def _show(result: dict[str, Any]) -> None:

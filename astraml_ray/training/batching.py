@@ -15,11 +15,10 @@ import torch
 
 from astraml_ray.data.encoding import IGNORED
 
-__all__ = ["Batch", "collate", "count_targets", "cut_by_length", "empty_batch"]
+__all__ = ["Batch", "collate", "count_targets", "cut_by_length", "empty_batch", "overhead_tokens"]
 
-CPU_OVERHEAD_TOKENS = 96
-"""What one more forward and backward costs, in tokens of padding; see benchmarks/cut_by_length.py."""
-GPU_OVERHEAD_TOKENS = 16_384
+_CPU_OVERHEAD_TOKENS = 96
+_GPU_OVERHEAD_TOKENS = 16_384
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,14 @@ class Batch:
             t.pin_memory().to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels)
         )
         return Batch(*move)
+
+
+def overhead_tokens(device: torch.device) -> int:
+    """What one more forward and backward costs, in tokens of padding: see benchmarks/cut_by_length.py.
+
+    The CPU's figure is measured; the GPU's is an estimate that hardly ever cuts, since kernel launches dominate there.
+    """
+    return _CPU_OVERHEAD_TOKENS if device.type == "cpu" else _GPU_OVERHEAD_TOKENS
 
 
 def cut_by_length(lengths: npt.NDArray[np.int64], overhead: int, most: int) -> list[npt.NDArray[np.int64]]:

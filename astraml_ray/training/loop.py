@@ -17,12 +17,11 @@ from astraml_ray.data.microbatches import MicroBatch, Position
 from astraml_ray.errors import MemoryExhaustedError, NumericError
 from astraml_ray.spec.hyperparams import EarlyStopping, Hyperparams, Interval
 from astraml_ray.training.batching import (
-    CPU_OVERHEAD_TOKENS,
-    GPU_OVERHEAD_TOKENS,
     Batch,
     collate,
     count_targets,
     empty_batch,
+    overhead_tokens,
 )
 from astraml_ray.training.checkpoint import CheckpointStore, Progress, restore, snapshot
 from astraml_ray.training.collectives import World
@@ -111,11 +110,10 @@ def train(
     save_steps = checkpoint_every.in_steps(timetable.steps_per_epoch) if checkpoint_every else None
     # Reading a number off a GPU stalls it; on a CPU it is there already.
     look_every = 1 if world.device.type == "cpu" else 10
-    overhead = CPU_OVERHEAD_TOKENS if world.device.type == "cpu" else GPU_OVERHEAD_TOKENS
     cut: dict[str, Any] = {
         "classification": objective.classification,
         "pad_id": objective.pad_id,
-        "overhead": overhead,
+        "overhead": overhead_tokens(world.device),
         "most": timetable.batch_size,
     }
     source = batches(timetable.position(progress.step))

@@ -17,8 +17,9 @@ import torch
 
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
-from astraml_ray.errors import InfrastructureError
+from astraml_ray.errors import InfrastructureError, StorageError
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
+from astraml_ray.training.batching import overhead_tokens
 from astraml_ray.training.channel import ChannelReporter, SilentReporter
 from astraml_ray.training.checkpoint import WEIGHTS, FolderCheckpoints, load_weights
 from astraml_ray.training.collectives import World
@@ -105,8 +106,8 @@ def train_worker(config: dict[str, Any]) -> None:
         if outcome.reason != "stopped" and assignment.stop_after is None:
             rule = spec.hyperparams.early_stopping or EarlyStopping()
             best = outcome.progress.patience.best_step if rule.restore_best else None
-            if best is not None and best != outcome.progress.step and (kept := checkpoints.load(best)):
-                load_weights(kept[1][WEIGHTS], model)
+            if best is not None and best != outcome.progress.step:
+                load_weights(_files_of(checkpoints, best, folder)[WEIGHTS], model)
             scores = _test(model, inputs, objective, world)
             result["metrics"] |= scores
             if world.world_rank == 0:
@@ -145,6 +146,13 @@ def _stream(position: Position, assignment: Assignment, timetable: Timetable, wo
     )
 
 
+def _files_of(checkpoints: FolderCheckpoints, step: int, folder: RunFolder) -> dict[str, bytes]:
+    kept = checkpoints.load(step)
+    if kept is None:
+        raise StorageError(f"the best checkpoint, of step {step}, is damaged or gone", param=folder.uri)
+    return kept[1]
+
+
 def _result(outcome: Outcome, timetable: Timetable) -> dict[str, Any]:
     progress = outcome.progress
     metrics = {f"validation/{name}": value for name, value in progress.best_metrics.items()}
@@ -165,7 +173,12 @@ def _test(model: torch.nn.Module, inputs: RunInputs, objective: Objective, world
         return {}
     rows = EvaluationRows(split_reader(inputs, "test", world.world_size), world.world_rank)
     size = inputs.spec.hyperparams.batch_size
-    cut = {"classification": objective.classification, "pad_id": objective.pad_id, "overhead": 96, "most": size}
+    cut = {
+        "classification": objective.classification,
+        "pad_id": objective.pad_id,
+        "overhead": overhead_tokens(world.device),
+        "most": size,
+    }
     metrics = evaluate(model, rows, objective, world, cut=cut, autocast=contextlib.nullcontext) or {}
     return {f"test/{name}": value for name, value in metrics.items()}
 

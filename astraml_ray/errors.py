@@ -7,9 +7,18 @@ AstraError
 ├── MemoryExhaustedError  exit 21   a worker ran out of memory
 ├── NumericError          exit 22   a loss or a gradient is not finite
 ├── InfrastructureError   exit 30   a worker, the cluster or the network failed; the only class tried again
-│   └── ResourcesError    exit 30   the cluster cannot hold the run; not tried again
+│   ├── ResourcesError    exit 30   the cluster cannot hold the run; not tried again
+│   └── RepeatedFailureError        the same failure at the same step twice; not tried again
 ├── StorageError          exit 30   the run's folder cannot be read or written
-└── RunStopped            exit 40   the run was asked to stop: saved, and ready to be resumed
+├── RunStopped            exit 40   the run was asked to stop: saved, and ready to be resumed
+├── RequestError          exit 10   a request to the service cannot be met as it is
+│   ├── JobNotFoundError            no such job
+│   ├── JobTerminalError            the job has ended already
+│   └── TransitionError             a job cannot go from its state to that one
+└── StoreError            exit 30   the service's database
+    ├── StoreBusyError              it is locked for longer than a request may wait; tried again
+    ├── StoreUnavailableError       it cannot be reached, or is full
+    └── StaleLeaseError             another process has taken over
 
 They pickle whole, because they cross process boundaries on Ray.
 """
@@ -23,14 +32,23 @@ __all__ = [
     "AstraError",
     "DataError",
     "InfrastructureError",
+    "JobNotFoundError",
+    "JobTerminalError",
     "MemoryExhaustedError",
     "ModelError",
     "NumericError",
     "Problem",
+    "RepeatedFailureError",
+    "RequestError",
     "ResourcesError",
     "RunStopped",
     "SpecError",
+    "StaleLeaseError",
     "StorageError",
+    "StoreBusyError",
+    "StoreError",
+    "StoreUnavailableError",
+    "TransitionError",
 ]
 
 
@@ -41,11 +59,15 @@ class AstraError(Exception):
         message: What happened.
         param: The field (JSON pointer) or object (URI, row) it is about.
         hint: What to do.
+
+    Attributes:
+        rank: World rank of the worker that failed first, where a worker failed and that is known.
     """
 
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
+    rank: int | None = None
 
     def __init__(self, message: str, *, param: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
@@ -63,7 +85,13 @@ class AstraError(Exception):
 
     def as_dict(self) -> dict[str, Any]:
         """The error as plain JSON data."""
-        fields = {"code": self.code, "message": self.message, "param": self.param, "hint": self.hint}
+        fields = {
+            "code": self.code,
+            "message": self.message,
+            "param": self.param,
+            "hint": self.hint,
+            "rank": self.rank,
+        }
         return {key: value for key, value in fields.items() if value is not None}
 
 
@@ -146,6 +174,13 @@ class ResourcesError(InfrastructureError):
     retryable = False
 
 
+class RepeatedFailureError(InfrastructureError):
+    """The run failed twice in the same way at the same step: a third try would be no better."""
+
+    code = "repeated_failure"
+    retryable = False
+
+
 class StorageError(AstraError):
     """The run's folder cannot be read or written."""
 
@@ -154,7 +189,64 @@ class StorageError(AstraError):
 
 
 class RunStopped(AstraError):
-    """The run was asked to stop and has saved itself."""
+    """The run was asked to stop and has saved itself.
+
+    Attributes:
+        step: The step of the checkpoint that it goes on from; None if it had not begun.
+    """
 
     code = "stopped"
     exit_code = 40
+    step: int | None = None
+
+
+class RequestError(AstraError):
+    """A request to the service cannot be met as it is."""
+
+    code = "invalid_request"
+    exit_code = 10
+
+
+class JobNotFoundError(RequestError):
+    """There is no such job."""
+
+    code = "job_not_found"
+
+
+class JobTerminalError(RequestError):
+    """The job has ended already."""
+
+    code = "job_terminal"
+
+
+class TransitionError(RequestError):
+    """A job cannot go from the state it is in to the one asked for."""
+
+    code = "invalid_transition"
+
+
+class StoreError(AstraError):
+    """The service's database failed."""
+
+    code = "store"
+    exit_code = 30
+
+
+class StoreBusyError(StoreError):
+    """The database is locked for longer than a request may wait."""
+
+    code = "store_busy"
+    retryable = True
+
+
+class StoreUnavailableError(StoreError):
+    """The database cannot be reached, or takes no writes."""
+
+    code = "store_unavailable"
+    retryable = True
+
+
+class StaleLeaseError(StoreError):
+    """Another process holds the lease now; what this one decided no longer counts."""
+
+    code = "stale_lease"

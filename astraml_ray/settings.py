@@ -54,12 +54,23 @@ class Settings:
     cache: Path
     ray_address: str | None
     hub_offline: bool
+    home: Path
+    """Everything that belongs to one installation of the service on this machine."""
+    database_url: str
+    address: str | None
+    """Of the service, for its clients."""
+    token: str | None
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Reads `ASTRAML_STORAGE`, `ASTRAML_CACHE`, `RAY_ADDRESS` and `HF_HUB_OFFLINE`."""
+    """Reads the `ASTRAML_` variables, `RAY_ADDRESS` and `HF_HUB_OFFLINE`."""
     cache_home = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    home = Path(environment.get("ASTRAML_HOME") or Path.home() / ".astraml").expanduser().absolute()
     return Settings(
+        home=home,
+        database_url=environment.get("ASTRAML_DATABASE_URL") or f"sqlite:///{home / 'astraml.db'}",
+        address=environment.get("ASTRAML_ADDRESS") or None,
+        token=environment.get("ASTRAML_TOKEN") or None,
         storage=environment.get("ASTRAML_STORAGE", "runs"),
         cache=Path(environment.get("ASTRAML_CACHE") or Path(cache_home) / "astraml"),
         ray_address=environment.get("RAY_ADDRESS") or None,

@@ -1,14 +1,38 @@
-"""SpecModel, the base of every spec: strict, frozen, nothing unknown at any depth."""
+"""SpecModel, the base of every spec: strict, frozen, nothing unknown at any depth; and durations."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+import re
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
-__all__ = ["SpecModel"]
+__all__ = ["Duration", "SpecModel", "seconds_of"]
+
+_DURATION = re.compile(r"^(\d{1,9}(?:\.\d{1,3})?)\s*([smhd])$")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of a duration such as "90s", "30m", "2h" or "7d".
+
+    Raises:
+        ValueError: It is none, or not above zero.
+    """
+    match = _DURATION.match(text)
+    if not match or float(match[1]) <= 0:
+        raise ValueError('write it as "90s", "30m", "2h" or "7d", above zero')
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _check_duration(text: str) -> str:
+    seconds_of(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_check_duration)]
 
 
 class SpecModel(BaseModel):

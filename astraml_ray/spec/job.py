@@ -10,7 +10,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from astraml_ray.spec.augmentation import Augmentation
-from astraml_ray.spec.base import SpecModel
+from astraml_ray.spec.base import Duration, SpecModel
 from astraml_ray.spec.dataset import DatasetSpec, dataset_from_input
 from astraml_ray.spec.hyperparams import Hyperparams, IntervalText
 from astraml_ray.spec.model import ModelSpec, model_from_input
@@ -19,6 +19,8 @@ __all__ = ["CheckpointPolicy", "JobSpec", "Limits", "Resources", "Schedule", "Ta
 
 Task = Literal["auto", "text-classification", "causal-lm", "masked-lm"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+LabelValue = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f]*$")]
 
 
 class Resources(SpecModel):
@@ -57,10 +59,14 @@ class CheckpointPolicy(SpecModel):
 
 
 class Limits(SpecModel):
-    """Bounds of a run."""
+    """Bounds of a job. Durations are written "90s", "30m", "2h" or "7d"."""
 
     max_retries: int = Field(default=3, ge=0, le=100)
     """How often a failure of the infrastructure is tried again, from the last checkpoint."""
+    max_duration: Duration | None = None
+    """Longest time from the first start to the end; then the run is saved, and fails with `deadline_exceeded`."""
+    queue_timeout: Duration | None = None
+    """Longest time in the queue before the first start; then the job fails with `queue_timeout`."""
 
 
 class Schedule(SpecModel):
@@ -108,5 +114,9 @@ class JobSpec(SpecModel):
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     limits: Limits = Limits()
     schedule: Schedule | None = None
+    labels: dict[LabelKey, LabelValue] = Field(default={}, max_length=64)
+    """For people and filters: `GET /v2.1/jobs?label=team=vision`."""
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """In the service's queue; higher goes first, then the older job."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Sets the order of rows, the augmentation, dropout and random weights."""

@@ -1,0 +1,187 @@
+"""The controller: load, decide, act, over and over, under a lease.
+
+It holds nothing that the store does not: killed at any point, it is restarted by Ray and goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from astraml_ray.control.admission import demand_of
+from astraml_ray.control.launcher import Launcher
+from astraml_ray.control.reconciliation import Action, Admit, End, Explain, Kill, Launch, decide
+from astraml_ray.control.reports import begin_run, store_report
+from astraml_ray.data.objects import join
+from astraml_ray.errors import StaleLeaseError, StoreError, TransitionError
+from astraml_ray.spec.states import JobStatus
+from astraml_ray.store.engine import Store
+from astraml_ray.store.idempotency import prune_keys
+from astraml_ray.store.jobs import change_status, list_live, update_job
+from astraml_ray.store.leases import Lease, acquire_lease, release_lease, renew_lease
+from astraml_ray.store.metrics import expire_windows
+
+__all__ = ["LEASE", "Reconciler"]
+
+_LOG = logging.getLogger(__name__)
+LEASE = "controller"
+LEASE_TTL_S = 10.0
+_TICK_S = 0.5
+_RENEW_S = 2.0
+_SWEEP_S = 5.0
+_UPKEEP_S = 60.0
+
+
+class Reconciler:
+    """The controller without its actor: every effect goes through the store, the launcher and the clock.
+
+    Args:
+        store: The truth.
+        launcher: The cluster.
+        holder: Who asks for the lease; the same holder takes it over from itself at once.
+        storage: Where the runs' folders go.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self, store: Store, launcher: Launcher, *, holder: str, storage: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._launcher = launcher
+        self._holder = holder
+        self._storage = storage
+        self._clock = clock
+        self._lease: Lease | None = None
+        self._renewed = self._swept = self._kept = 0.0
+        self._wake = threading.Event()
+        self._closed = False
+
+    @property
+    def lease(self) -> Lease:
+        """The lease under which everything is written.
+
+        Raises:
+            StaleLeaseError: It is not this process's at the moment.
+        """
+        if self._lease is None:
+            raise StaleLeaseError("this controller does not hold the lease at the moment")
+        return self._lease
+
+    def nudge(self) -> None:
+        """Something has changed: look now."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Gives the lease back, so that the next controller need not wait for its end."""
+        self._closed = True
+        if self._lease is not None:
+            lease, self._lease = self._lease, None
+            release_lease(self._store, lease)
+
+    def run_forever(self) -> None:
+        """Ticks until closed. A failure of the store or of Ray is waited out."""
+        took = 0.0
+        while not self._closed:
+            # A long queue takes long to read: never more than a fifth of the time goes into that.
+            self._wake.wait(max(_TICK_S, 4 * took))
+            self._wake.clear()
+            began = time.monotonic()
+            try:
+                self.tick()
+                took = time.monotonic() - began
+            except StaleLeaseError:
+                self._lease = None
+            except StoreError as error:
+                _LOG.warning("the store: %s", error)
+                time.sleep(1.0)
+            except Exception:
+                # Nothing may end this loop: the next tick begins from the store again.
+                _LOG.exception("a tick failed")
+                time.sleep(1.0)
+
+    def tick(self) -> None:
+        """One pass: renew the lease, load, decide, act."""
+        now = self._clock()
+        if not self._holds_lease(now):
+            return
+        with self._store.read() as conn:
+            jobs = list_live(conn)
+        runners = self._launcher.runners()
+        if jobs or runners:
+            cluster = self._launcher.capacity()
+            actions = decide(jobs, runners, cluster, now=now)
+            self._explain([action for action in actions if isinstance(action, Explain)])
+            for action in actions:
+                try:
+                    self._act(action, cluster.cpus, now)
+                except TransitionError as error:
+                    # The job moved on since it was loaded, for instance by a cancel: decided anew at the next tick.
+                    _LOG.info("%s", error)
+        if now - self._swept > _SWEEP_S:
+            self._swept = now
+            self._launcher.sweep()
+        if now - self._kept > _UPKEEP_S:
+            self._kept = now
+            self._upkeep(now)
+
+    def _holds_lease(self, now: float) -> bool:
+        if self._lease is not None and now - self._renewed < _RENEW_S:
+            return True
+        if self._lease is not None and not renew_lease(self._store, self._lease, ttl_s=LEASE_TTL_S, now=now):
+            self._lease = None
+        if self._lease is None:
+            self._lease = acquire_lease(self._store, LEASE, self._holder, ttl_s=LEASE_TTL_S, now=now)
+        self._renewed = now
+        return self._lease is not None
+
+    def _act(self, action: Action, cluster_cpus: float, now: float) -> None:
+        match action:
+            case Admit(job, placement):
+                demand = demand_of(placement, cluster_cpus)
+                taken = {"cpus": demand.cpus, "gpus": demand.gpus, "workers": placement.workers}
+                with self._store.write(self.lease) as conn:
+                    change_status(
+                        conn,
+                        job.id,
+                        JobStatus.STARTING,
+                        reason=None,
+                        message=None,
+                        now=now,
+                        placement=taken,
+                        run_path=job.run_path or join(self._storage, job.id),
+                    )
+                # After the commit: should this process die here, the next tick finds a job without a runner.
+                self._launcher.start(job.id)
+            case Launch(job):
+                self._launcher.start(job.id)
+            case End(job, status, reason, message):
+                with self._store.write(self.lease) as conn:
+                    change_status(conn, job.id, status, reason=reason, message=message, now=now, placement=None)
+                self._launcher.kill(job.id)
+            case Kill(job_id):
+                self._launcher.kill(job_id)
+
+    def _explain(self, explanations: list[Explain]) -> None:
+        if explanations:
+            with self._store.write(self.lease) as conn:
+                for explanation in explanations:
+                    update_job(conn, explanation.job.id, wait=explanation.wait)
+
+    def _upkeep(self, now: float) -> None:
+        with self._store.write(self.lease) as conn:
+            prune_keys(conn, now=now)
+            expire_windows(conn, now=now)
+
+    def begin(self, job_id: str, runner: str) -> dict[str, Any]:
+        """See reports.begin_run."""
+        return begin_run(self._store, self.lease, job_id, runner, now=self._clock())
+
+    def report(self, job_id: str, runner: str, report: dict[str, Any]) -> dict[str, Any]:
+        """See reports.store_report."""
+        answer = store_report(self._store, self.lease, job_id, runner, report, now=self._clock())
+        if "end" in report:
+            self.nudge()
+        return answer

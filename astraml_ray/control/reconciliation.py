@@ -1,0 +1,173 @@
+"""What the controller should do next, from what the store and the cluster say. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from astraml_ray.control.admission import Capacity, Demand, Hold, Start, Waiting, admit
+from astraml_ray.spec.base import seconds_of
+from astraml_ray.spec.job import Resources
+from astraml_ray.spec.placement import Placement
+from astraml_ray.spec.states import ACTIVE, JobStatus
+from astraml_ray.store.jobs import JobRecord
+
+__all__ = [
+    "Action",
+    "Admit",
+    "End",
+    "Explain",
+    "Kill",
+    "Launch",
+    "deadline_message",
+    "deadline_passed",
+    "decide",
+    "stop_mode",
+    "taken_by",
+]
+
+_NOW_GRACE_S = 9.0
+_KEEP_BEST_GRACE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Admit:
+    """A queued job gets its share of the cluster."""
+
+    job: JobRecord
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class Explain:
+    """A queued job waits for another reason than before."""
+
+    job: JobRecord
+    wait: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Launch:
+    """An admitted job has no runner: it never had one, or lost it."""
+
+    job: JobRecord
+
+
+@dataclass(frozen=True)
+class End:
+    """A job ends without its runner having said so."""
+
+    job: JobRecord
+    status: JobStatus
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Kill:
+    """A runner is left of a job that has ended."""
+
+    job_id: str
+
+
+Action = Admit | Explain | Launch | End | Kill
+
+
+def decide(jobs: Sequence[JobRecord], runners: Collection[str], cluster: Capacity, *, now: float) -> list[Action]:
+    """One pass over all jobs that have not ended.
+
+    Args:
+        jobs: All that are queued, starting or running.
+        runners: Ids of the jobs whose runner is there.
+        cluster: Its `free_…` are of what others than these jobs leave.
+        now: Seconds since the epoch.
+    """
+    actions: list[Action] = []
+    active = [job for job in jobs if job.status in ACTIVE]
+    queued = [job for job in jobs if job.status is JobStatus.QUEUED]
+    for job in active:
+        if overdue := _overdue(job, now):
+            actions.append(overdue)
+        elif job.id not in runners:
+            actions.append(Launch(job))
+    late = [end for job in queued if (end := _timed_out(job, now))]
+    actions += late
+    ended = {end.job.id for end in late}
+    waiting = [_waiting(job) for job in queued if job.id not in ended]
+    by_id = {job.id: job for job in queued}
+    for decision in admit(waiting, _free(cluster, active), now=now):
+        job = by_id[decision.job_id]
+        if isinstance(decision, Start):
+            actions.append(Admit(job, decision.placement))
+        elif (wait := _wait(decision)) != job.wait:
+            actions.append(Explain(job, wait))
+    known = {job.id for job in active}
+    actions += [Kill(job_id) for job_id in sorted(runners) if job_id not in known]
+    return actions
+
+
+def stop_mode(job: JobRecord, now: float) -> str | None:
+    """How a job's runner should stop: `now`, `keep_best`, or not at all."""
+    if job.cancel_mode:
+        return job.cancel_mode
+    return "now" if deadline_passed(job, now) else None
+
+
+def taken_by(job: JobRecord) -> Demand:
+    """What an active job has of the cluster."""
+    placement = job.placement or {}
+    return Demand(float(placement.get("cpus", 0.0)), float(placement.get("gpus", 0.0)))
+
+
+def _free(cluster: Capacity, active: Sequence[JobRecord]) -> Capacity:
+    """What admitted jobs and others on the cluster leave, also of jobs whose workers have not started yet."""
+    ours = [taken_by(job) for job in active]
+    cpus, gpus = sum(demand.cpus for demand in ours), sum(demand.gpus for demand in ours)
+    return replace(
+        cluster,
+        free_cpus=min(cluster.free_cpus, cluster.cpus - cpus) if cpus else cluster.free_cpus,
+        free_gpus=min(cluster.free_gpus, cluster.gpus - gpus) if gpus else cluster.free_gpus,
+    )
+
+
+def _waiting(job: JobRecord) -> Waiting:
+    resources = Resources.model_validate_json(json.dumps(job.spec["resources"]))
+    return Waiting(job.id, resources, job.priority, job.queued_at, job.not_before)
+
+
+def _wait(hold: Hold) -> dict[str, Any]:
+    return {"message": hold.message, "would_start_with": hold.would_start_with}
+
+
+def _timed_out(job: JobRecord, now: float) -> End | None:
+    limit = job.spec["limits"].get("queue_timeout")
+    if limit is None or job.started_at is not None or now - job.created_at < seconds_of(limit):
+        return None
+    why = f": {job.wait['message']}" if job.wait else ""
+    return End(job, JobStatus.FAILED, "queue_timeout", f"did not start within limits.queue_timeout ({limit}){why}")
+
+
+def deadline_passed(job: JobRecord, now: float) -> bool:
+    """Whether the job has run for longer than its `limits.max_duration`."""
+    limit = job.spec["limits"].get("max_duration")
+    return limit is not None and job.started_at is not None and now - job.started_at >= seconds_of(limit)
+
+
+def _overdue(job: JobRecord, now: float) -> End | None:
+    """The end of a job whose runner was asked to stop, and did not."""
+    if job.cancel_mode and job.cancel_requested_at is not None:
+        grace = _KEEP_BEST_GRACE_S if job.cancel_mode == "keep_best" else _NOW_GRACE_S
+        if now - job.cancel_requested_at < grace:
+            return None
+        message = "stopped by force: the last checkpoint is what is left of it"
+        return End(job, JobStatus.CANCELLED, "cancelled", message)
+    if deadline_passed(job, now - _NOW_GRACE_S * 2):
+        return End(job, JobStatus.FAILED, "deadline_exceeded", deadline_message(job.spec["limits"]))
+    return None
+
+
+def deadline_message(limits: dict[str, Any]) -> str:
+    """What a job is told that ran out of time."""
+    return f"was stopped after limits.max_duration ({limits['max_duration']}); go on with a longer one: clone or resume"

@@ -1,0 +1,165 @@
+"""A job's run, inside its runner: from the order to the end, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import asdict
+from typing import Any
+
+from astraml_ray.control.outbox import Outbox
+from astraml_ray.errors import AstraError, ResourcesError, RunStopped
+from astraml_ray.settings import load_settings
+from astraml_ray.spec.loading import parse_spec
+from astraml_ray.spec.placement import Placement
+from astraml_ray.spec.states import JobStatus
+from astraml_ray.training.checkpoint import FolderCheckpoints
+from astraml_ray.training.failures import AttemptFailure
+from astraml_ray.training.fork import continue_from
+from astraml_ray.training.logs import capture_logs
+from astraml_ray.training.preparation import RunInputs, load_inputs, prepare
+from astraml_ray.training.progress import ProgressTracker
+from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.runner import Watcher, run_attempts, start_run
+from astraml_ray.training.stop import Stop
+from astraml_ray.training.timetable import Timetable
+
+__all__ = ["RunJob"]
+
+_LOG = logging.getLogger(__name__)
+_STATUS = {"succeeded": JobStatus.SUCCEEDED, "cancelled": JobStatus.CANCELLED}
+
+
+class RunJob:
+    """One incarnation's work on a job. Everything it tells goes into the outbox."""
+
+    def __init__(self, order: dict[str, Any], *, local_cores: int | None, outbox: Outbox) -> None:
+        self.stop = Stop()
+        if order["stop"]:
+            self.stop.request(order["stop"])
+        self._order = order
+        self._local_cores = local_cores
+        self._outbox = outbox
+        self._attempt = order["attempts"]
+        # Attempts that ended without a failure of their own: the run counts from its failures.
+        self._earlier = order["attempts"] - len(order["failures"])
+        self._folder = RunFolder(order["run_path"])
+        self._progress: ProgressTracker | None = None
+
+    def run(self) -> None:
+        """Runs the job to its end, and leaves that end in the outbox."""
+        with capture_logs(self._take_lines, rank=None):
+            try:
+                end = self._train()
+            except RunStopped as stopped:
+                end = _end(JobStatus.CANCELLED, "cancelled", stopped.message)
+            except ResourcesError as error:
+                end = _end(JobStatus.QUEUED, error.code, error.message)
+            except AstraError as error:
+                _LOG.error("%s", error)
+                end = _end(JobStatus.FAILED, error.code, error.message, error=error.as_dict())
+            except BaseException as error:
+                _LOG.exception("the run failed by a fault of this program")
+                fault = AstraError(f"{type(error).__name__}: {error}", hint="this is a fault of astraml: report it")
+                end = _end(JobStatus.FAILED, fault.code, fault.message, error=fault.as_dict())
+        self._outbox.set_state(end=end)
+
+    def _train(self) -> dict[str, Any]:
+        inputs = self._inputs()
+        if self.stop.is_set() and not self._folder.exists("checkpoints"):
+            raise RunStopped("cancelled before the training began")
+        inputs, placement = start_run(inputs, self._folder, self._local_cores)
+        self._progress = _tracker(inputs)
+        self._outbox.set_state(progress=self._progress.snapshot())
+        _LOG.info("run %s: %s", self._folder.uri, _described(placement))
+        watcher = Watcher(self._take_record, self.stop, on_lines=self._take_attempt_lines)
+        result = run_attempts(inputs, self._folder, placement, watcher, history=self._history())
+        return _end(_STATUS[result["status"]], result["reason"], None, result=result)
+
+    def _inputs(self) -> RunInputs:
+        """Of this run's folder if it was begun, of the run that it goes on with, or made anew."""
+        if self._folder.exists("inputs.json"):
+            return load_inputs(self._folder)
+        if self._order["parent_run_path"]:
+            continue_from(RunFolder(self._order["parent_run_path"]), self._folder)
+            return load_inputs(self._folder)
+        inputs, warnings = prepare(parse_spec(self._order["spec"]), load_settings())
+        self._outbox.set_state(warnings=[asdict(warning) for warning in warnings])
+        for warning in warnings:
+            _LOG.warning("%s", warning)
+        return inputs
+
+    def _history(self) -> list[AttemptFailure]:
+        """The failures so far; one of a runner that died goes on from the checkpoint that is there now."""
+        step: int | None = None
+        failures = []
+        for failure in self._order["failures"]:
+            if failure["step"] is None:
+                step = FolderCheckpoints(self._folder, keep=1).latest_progress().step if step is None else step
+                data = {"attempt": self._attempt, "step": step}
+                message = f"going on from step {step}, where the lost runner had saved"
+                self._outbox.add_event("run_resumed", message, data, at=time.time())
+            where = step if failure["step"] is None else failure["step"]
+            failures.append(
+                AttemptFailure(
+                    code=failure["code"],
+                    message=failure["message"],
+                    step=where or 0,
+                    failed_step=failure.get("failed_step"),
+                    rank=failure.get("rank"),
+                )
+            )
+        return failures
+
+    def _take_record(self, record: dict[str, Any]) -> None:
+        """A training record, or an event of the run."""
+        now = time.time()
+        if "event" in record:
+            data = {key: value for key, value in record.items() if key not in ("event", "message")}
+            if "attempt" in data:
+                data["attempt"] += self._earlier
+                self._attempt = data["attempt"]
+            self._outbox.add_event(record["event"], record.get("message"), data, at=now)
+            _LOG.info("%s", record.get("message"))
+            return
+        at = float(record.get("time", now))
+        self._outbox.add_metrics(record, at=at)
+        if self._progress is not None:
+            self._progress.add(record, at)
+            self._outbox.set_state(status=JobStatus.RUNNING.value, progress=self._progress.snapshot())
+
+    def _take_lines(self, lines: list[dict[str, Any]]) -> None:
+        self._outbox.add_lines("runner", self._attempt, lines)
+
+    def _take_attempt_lines(self, source: str, lines: list[dict[str, Any]]) -> None:
+        self._outbox.add_lines(source, self._attempt, lines)
+
+
+def _tracker(inputs: RunInputs) -> ProgressTracker:
+    hyper = inputs.spec.hyperparams
+    timetable = Timetable.of(hyper, inputs.train_rows)
+    return ProgressTracker(
+        total_steps=timetable.total_steps,
+        steps_per_epoch=timetable.steps_per_epoch,
+        epochs=hyper.epochs,
+        eval_steps=hyper.eval_interval().in_steps(timetable.steps_per_epoch),
+        patience=hyper.early_stopping.patience if hyper.early_stopping else None,
+    )
+
+
+def _described(placement: Placement) -> str:
+    what = "1 GPU each" if placement.gpus_per_worker else f"{placement.cpus_per_worker:g} CPUs each"
+    return (
+        f"{placement.workers} worker{'s' if placement.workers != 1 else ''}, {what}, {placement.threads} threads each"
+    )
+
+
+def _end(
+    status: JobStatus,
+    reason: str,
+    message: str | None,
+    *,
+    result: dict[str, Any] | None = None,
+    error: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    return {"status": status.value, "reason": reason, "message": message, "result": result, "error": error}

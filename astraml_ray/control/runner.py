@@ -1,0 +1,103 @@
+"""The runner: one detached actor per job. It owns the run, and reports to the controller.
+
+This is the one door to the run wing: it is imported here, inside the actor, and nowhere else in the service.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from astraml_ray.control.outbox import Outbox
+
+__all__ = ["Order", "Runner", "controller_handle"]
+
+_REPORT_S = 0.4
+_RETRY_S = 1.0
+CONTROLLER = "astraml-controller"
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a runner is started with; the rest it asks of the controller.
+
+    Attributes:
+        job_id: The job.
+        namespace: Ray's namespace of the service.
+        local_cores: Cores of this machine if the cluster is this machine alone, else None.
+    """
+
+    job_id: str
+    namespace: str
+    local_cores: int | None
+
+
+def controller_handle(namespace: str) -> Any:
+    """The controller's actor.
+
+    Raises:
+        ValueError: There is none at the moment.
+    """
+    return ray.get_actor(CONTROLLER, namespace=namespace)
+
+
+class Runner:
+    """The actor. Its work begins with it, so that Ray's restart of a killed runner goes on with the run."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._incarnation = uuid.uuid4().hex
+        self._outbox = Outbox()
+        self._over = threading.Event()
+        threading.Thread(target=self._work, daemon=True, name="work").start()
+
+    def ping(self) -> str:
+        """Answers when the actor lives."""
+        return self._incarnation
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Calls the controller until it answers; it may be restarting."""
+        while True:
+            try:
+                controller = controller_handle(self._order.namespace)
+                return ray.get(getattr(controller, method).remote(self._order.job_id, self._incarnation, *arguments))
+            except (ValueError, ray.exceptions.RayActorError, ray.exceptions.RayTaskError):
+                time.sleep(_RETRY_S)
+
+    def _work(self) -> None:
+        order = self._call("begin")
+        if order["abandon"]:
+            return
+        from astraml_ray.control.run_job import RunJob
+
+        job = RunJob(order, local_cores=self._order.local_cores, outbox=self._outbox)
+        reporter = threading.Thread(target=self._report, args=(job,), daemon=True, name="report")
+        reporter.start()
+        job.run()
+        self._over.set()
+        reporter.join()
+
+    def _report(self, job: Any) -> None:
+        """Sends what there is, and hears whether to stop; the last report says how the run ended."""
+        beat = 0.0
+        while True:
+            over = self._over.wait(_REPORT_S)
+            if self._outbox.empty and not over and time.monotonic() - beat < 2.0:
+                continue
+            beat = time.monotonic()
+            report = self._outbox.next_report()
+            answer = self._call("report", report)
+            if answer["abandon"]:
+                # Another incarnation has the run, or the job has ended: nothing that this one does counts.
+                os._exit(0)
+            self._outbox.acknowledge(answer["seq"])
+            if answer["stop"]:
+                job.stop.request(answer["stop"])
+            if over and self._outbox.empty:
+                return

@@ -1,0 +1,154 @@
+"""The controller's actor, and what the API needs of the cluster: a nudge, and a dry run."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from astraml_ray.control.controller import Reconciler
+from astraml_ray.control.launcher import RayLauncher, on_this_node
+from astraml_ray.control.runner import CONTROLLER, controller_handle
+from astraml_ray.errors import AstraError, InfrastructureError, ResourcesError
+from astraml_ray.installation import Installation, load_installation
+from astraml_ray.spec.placement import place
+from astraml_ray.store.engine import open_store
+
+__all__ = ["Controller", "RayValidator", "cluster_now", "end_actors", "nudger", "start_controller"]
+
+_VALIDATION_S = 120.0
+
+
+class Controller:
+    """The actor. Its loop begins with it, so that Ray's restart of a killed one goes on."""
+
+    def __init__(self, home: str) -> None:
+        installation = load_installation(Path(home))
+        if installation is None:
+            raise InfrastructureError("there is no installation", param=home, hint="astraml up")
+        self._reconciler = Reconciler(
+            open_store(installation.database_url),
+            RayLauncher(installation.namespace, local_cores=installation.local_cores),
+            holder=str(installation.home),
+            storage=installation.storage,
+        )
+        threading.Thread(target=self._reconciler.run_forever, daemon=True, name="reconcile").start()
+
+    def nudge(self) -> None:
+        """Something has changed: look now."""
+        self._reconciler.nudge()
+
+    def begin(self, job_id: str, runner: str) -> dict[str, Any]:
+        """A runner asks for its order."""
+        return self._reconciler.begin(job_id, runner)
+
+    def report(self, job_id: str, runner: str, report: dict[str, Any]) -> dict[str, Any]:
+        """A runner reports."""
+        return self._reconciler.report(job_id, runner, report)
+
+    def close(self) -> None:
+        """Stops deciding, and gives the lease back."""
+        self._reconciler.close()
+
+
+def start_controller(installation: Installation) -> Any:
+    """Starts the controller, detached, on this node, whose files it needs; one that is there already stays."""
+    return (
+        ray.remote(Controller)
+        .options(
+            name=CONTROLLER,
+            namespace=installation.namespace,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_concurrency=32,
+            scheduling_strategy=on_this_node(),
+        )
+        .remote(str(installation.home))
+    )
+
+
+def end_actors(namespace: str) -> None:
+    """Ends the controller and the runners on a cluster that others use too."""
+    for actor in ray.util.list_named_actors(all_namespaces=True):
+        if actor["namespace"] == namespace and actor["name"].startswith("astraml-"):
+            with contextlib.suppress(ValueError):
+                ray.kill(ray.get_actor(actor["name"], namespace=namespace), no_restart=True)
+
+
+def nudger(namespace: str) -> Callable[[], None]:
+    """Wakes the controller, if there is one at the moment; without, it looks by itself half a second later."""
+
+    def nudge() -> None:
+        try:
+            controller_handle(namespace).nudge.remote()
+        except (ValueError, ray.exceptions.RayError):
+            return
+
+    return nudge
+
+
+def cluster_now() -> dict[str, Any]:
+    """CPUs and GPUs of the cluster, in all and free, as Ray sees them."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    return {
+        name: {"total": total.get(key, 0.0), "free": free.get(key, 0.0)}
+        for name, key in (("cpus", "CPU"), ("gpus", "GPU"))
+    }
+
+
+class RayValidator:
+    """Dry runs, each in a worker process of its own: the API's process never imports torch."""
+
+    def validate(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Reads the bucket and the model's files, and tells what a run would do.
+
+        Raises:
+            AstraError: What is wrong with the spec, the dataset or the model.
+        """
+        task = ray.remote(_validate).options(num_cpus=0, max_retries=0)
+        reference = task.remote(spec)
+        try:
+            report, error = ray.get(reference, timeout=_VALIDATION_S)
+        except ray.exceptions.GetTimeoutError:
+            ray.cancel(reference, force=True)
+            raise ValidationTimeoutError(
+                f"the dry run took longer than {_VALIDATION_S:.0f} s",
+                param="/dataset",
+                hint="submit the job without a dry run: its runner has all the time it needs",
+            ) from None
+        except ray.exceptions.RayError as failure:
+            raise InfrastructureError("the dry run's process died", hint="try again") from failure
+        if error is not None:
+            raise error
+        total = ray.cluster_resources()
+        try:
+            from astraml_ray.spec.loading import parse_spec
+
+            place(parse_spec(spec).resources, cpus=total.get("CPU", 0.0), gpus=total.get("GPU", 0.0), local_cores=None)
+        except ResourcesError as problem:
+            warning = {"param": problem.param, "message": f"would wait: {problem.message}", "hint": problem.hint}
+            report["warnings"].append(warning)
+        return dict(report)
+
+
+class ValidationTimeoutError(AstraError):
+    """A dry run took too long."""
+
+    code = "validation_timeout"
+    exit_code = 30
+
+
+def _validate(spec: dict[str, Any]) -> tuple[dict[str, Any] | None, AstraError | None]:
+    # Here, and not above: this runs in a worker process, which may import the run wing.
+    from astraml_ray.control.dry_run import dry_run
+
+    try:
+        return dry_run(spec), None
+    except AstraError as error:
+        return None, error

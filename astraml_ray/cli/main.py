@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
-import json
-import sys
-
 import click
 
 import astraml_ray
-from astraml_ray.cli.demo import demo
-from astraml_ray.cli.run import run
-from astraml_ray.cli.verify import verify
+from astraml_ray.cli.group import Verb, VerbGroup
 
 __all__ = ["main"]
 
+_HERE = "astraml_ray.cli"
+_SECTIONS = {
+    "Service": {
+        "up": Verb(f"{_HERE}.up:up", "Start the service on this machine."),
+        "down": Verb(f"{_HERE}.up:down", "Stop the service of this machine."),
+        "status": Verb(f"{_HERE}.up:status", "Show how the service is."),
+    },
+    "Jobs": {
+        "submit": Verb(f"{_HERE}.submit:submit", "Submit a job."),
+        "validate": Verb(f"{_HERE}.submit:validate", "Show what a job would do, without making it."),
+        "list": Verb(f"{_HERE}.jobs:list_jobs", "List jobs, newest first."),
+        "show": Verb(f"{_HERE}.jobs:show", "Show a job."),
+        "wait": Verb(f"{_HERE}.watch:wait", "Wait for a job's end."),
+        "logs": Verb(f"{_HERE}.watch:logs", "Print a job's log."),
+        "events": Verb(f"{_HERE}.watch:events", "Print what happened to a job."),
+        "metrics": Verb(f"{_HERE}.metrics:metrics", "Draw a job's metrics."),
+        "cancel": Verb(f"{_HERE}.jobs:cancel", "Stop a job."),
+        "resume": Verb(f"{_HERE}.again:resume", "Go on with a failed or cancelled job, as a new one."),
+        "clone": Verb(f"{_HERE}.again:clone", "Submit a job's spec again, with changes."),
+        "download": Verb(f"{_HERE}.download:download", "Download a job's model, or other files of its run."),
+    },
+    "Without a service": {
+        "run": Verb(f"{_HERE}.run:run", "Train a model, and follow it."),
+        "verify": Verb(
+            f"{_HERE}.verify:verify",
+            "Train a stretch of RUN again, from one checkpoint to the next, and compare the weights.",
+        ),
+        "demo": Verb(
+            f"{_HERE}.demo:demo", "Train a small model on docstrings, from an S3 server, in under three minutes."
+        ),
+    },
+    "Reference": {
+        "explain": Verb(f"{_HERE}.explain:explain", "Say why a job waits or failed, or what an error code means."),
+        "schema": Verb(f"{_HERE}.reference:schema", "Print the JSON Schema of a job spec."),
+        "models": Verb(f"{_HERE}.reference:models", "List the models that have a short name."),
+        "completion": Verb(f"{_HERE}.reference:completion", "Print a script that completes `astraml` in a shell."),
+    },
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+@click.group(
+    cls=VerbGroup,
+    sections=_SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(astraml_ray.__version__, prog_name="astraml")
 def main() -> None:
     """Train models on Ray: a job spec in, a trained model out.
 
     \b
-    Exit codes: 0 done, 10 invalid spec or model, 20 data, 21 out of memory,
-    22 numeric, 30 infrastructure or storage, 40 stopped.
+    astraml submit --model tiny-bert --dataset s3://bucket/dataset --follow
+    astraml show latest
+
+    \b
+    Exit codes: 0 done, 10 invalid spec, model or request, 20 data, 21 out of
+    memory, 22 numeric, 30 infrastructure, storage or no service, 40 stopped or
+    cancelled, 124 `wait --timeout` ran out, 130 Ctrl-C (the job goes on).
     """
-
-
-@main.command()
-def schema() -> None:
-    """Print the JSON Schema of a job spec."""
-    from astraml_ray.spec import JobSpec
-
-    json.dump(JobSpec.model_json_schema(), sys.stdout, indent=2)
-    print()
-
-
-@main.command()
-def models() -> None:
-    """List the models that have a short name."""
-    import yaml
-
-    from astraml_ray.settings import configs_folder
-
-    for file in sorted((configs_folder() / "models").glob("*.yaml")):
-        text = file.read_text()
-        source = yaml.safe_load(text).get("pretrained", "from scratch")
-        print(f"{file.stem:16} {source:42} {text.splitlines()[0].lstrip('# ')}")
-
-
-main.add_command(run)
-main.add_command(verify)
-main.add_command(demo)

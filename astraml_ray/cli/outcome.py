@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from astraml_ray.errors import AstraError, RunStopped
+from astraml_ray.training.stop import Stop
 
 __all__ = ["conclude", "fail", "stop_on_signals"]
 
@@ -40,7 +40,7 @@ def fail(error: AstraError, *, output: str) -> NoReturn:
     raise SystemExit(error.exit_code) from error
 
 
-def stop_on_signals(stop: threading.Event) -> None:
+def stop_on_signals(stop: Stop) -> None:
     """SIGINT or SIGTERM: the first asks the run to save and leave, the second leaves at once."""
 
     def handle(number: int, frame: Any) -> None:

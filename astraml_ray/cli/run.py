@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from astraml_ray.cli.outcome import conclude, stop_on_signals
 from astraml_ray.errors import Problem, RunStopped, SpecError
 from astraml_ray.settings import Settings, apply_ray_environment, load_settings
 from astraml_ray.spec.loading import build_spec, read_document
+from astraml_ray.training.stop import Stop
 
 if TYPE_CHECKING:
     from astraml_ray.spec import JobSpec
@@ -59,7 +60,7 @@ def run(
 def train_spec(spec: JobSpec, storage: str, process: Settings) -> dict[str, Any]:
     """Trains a spec in a new run folder under `storage`; returns its result."""
     apply_ray_environment()
-    stop = threading.Event()
+    stop = Stop()
     stop_on_signals(stop)
     from astraml_ray.data.objects import join
     from astraml_ray.training.preparation import prepare
@@ -75,7 +76,7 @@ def train_spec(spec: JobSpec, storage: str, process: Settings) -> dict[str, Any]
 def resume_run(name: str, storage: str, process: Settings) -> dict[str, Any]:
     """Goes on with a run from its last checkpoint; a finished one answers with its result."""
     apply_ray_environment()
-    stop = threading.Event()
+    stop = Stop()
     stop_on_signals(stop)
     from astraml_ray.training.preparation import load_inputs
 
@@ -106,9 +107,11 @@ def find_run(name: str, storage: str) -> RunFolder:
     )
 
 
-def _train(inputs: RunInputs, folder: RunFolder, process: Settings, stop: threading.Event) -> dict[str, Any]:
+def _train(inputs: RunInputs, folder: RunFolder, process: Settings, stop: Stop) -> dict[str, Any]:
     from astraml_ray.cli.progress import ProgressView
-    from astraml_ray.training.runner import Watcher, cluster, run_attempts, start_run
+    from astraml_ray.training.cluster import cluster
+    from astraml_ray.training.progress import ProgressTracker
+    from astraml_ray.training.runner import Watcher, run_attempts, start_run
     from astraml_ray.training.timetable import Timetable
 
     if stop.is_set():
@@ -119,13 +122,18 @@ def _train(inputs: RunInputs, folder: RunFolder, process: Settings, stop: thread
         stop_on_signals(stop)  # ray.init has put its own handlers there
         inputs, placement = start_run(inputs, folder, local_cores)
         print(f"run {folder.uri}", file=sys.stderr, flush=True)
-        view = ProgressView(
+        tracker = ProgressTracker(
             total_steps=timetable.total_steps,
+            steps_per_epoch=timetable.steps_per_epoch,
+            epochs=timetable.epochs,
             eval_steps=hyper.eval_interval().in_steps(timetable.steps_per_epoch),
             patience=hyper.early_stopping.patience if hyper.early_stopping else None,
         )
+        view = ProgressView(tracker)
+        # Whoever waits at the terminal has a second signal for leaving at once.
+        watcher = Watcher(view.show, stop, grace_s=math.inf)
         try:
-            return run_attempts(inputs, folder, placement, Watcher(view.show, stop))
+            return run_attempts(inputs, folder, placement, watcher)
         finally:
             view.close()
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -16,10 +18,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import psutil
 
 from astraml_ray.errors import InfrastructureError
 
-__all__ = ["S3Server", "serve_s3"]
+__all__ = ["S3Server", "serve_s3", "start_server"]
 
 _START_SECONDS = 30.0
 _END_SECONDS = 5.0
@@ -157,3 +162,42 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def start_server(folder: Path, *, log: Path) -> dict[str, Any]:
+    """Serves a folder in a process that outlives this one.
+
+    Returns:
+        `pid` and `created` of that process, `folder`, `endpoint_url`, and the `environment` of clients.
+
+    Raises:
+        InfrastructureError: The server did not start; the log says why.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
+    created = psutil.Process(process.pid).create_time()
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    process.stdout.close()
+    if not line:
+        process.wait()
+        raise InfrastructureError("the S3 server did not start", param=str(folder), hint=f"see {log}")
+    return {"pid": process.pid, "created": created, "folder": str(folder), **json.loads(line)}
+
+
+def _main(folder: str) -> None:
+    with serve_s3(Path(folder)) as server:
+        print(json.dumps({"endpoint_url": server.endpoint_url, "environment": server.environment()}), flush=True)
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    _main(sys.argv[1])

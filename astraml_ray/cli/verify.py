@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import math
 from typing import Any
 
 import click
@@ -11,6 +11,7 @@ from astraml_ray.cli.outcome import conclude, stop_on_signals
 from astraml_ray.cli.run import find_run
 from astraml_ray.errors import NumericError
 from astraml_ray.settings import apply_ray_environment, load_settings
+from astraml_ray.training.stop import Stop
 
 __all__ = ["verify"]
 
@@ -25,13 +26,13 @@ def verify(run_name: str, storage: str | None, output: str) -> None:
 
     def work() -> dict[str, Any]:
         apply_ray_environment()
-        stop = threading.Event()
+        stop = Stop()
         stop_on_signals(stop)
         from astraml_ray.training.runner import Watcher
         from astraml_ray.training.verify import verify_run
 
         folder = find_run(run_name, storage or process.storage)
-        report = verify_run(folder, process, Watcher(lambda record: None, stop))
+        report = verify_run(folder, process, Watcher(lambda record: None, stop, grace_s=math.inf))
         if not report["identical"]:
             raise NumericError(
                 f"steps {report['from_step']} to {report['to_step']} gave other weights than the run has",

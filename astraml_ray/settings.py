@@ -53,6 +53,7 @@ class Settings:
     storage: str
     cache: Path
     ray_address: str | None
+    ray_token_path: str | None
     hub_offline: bool
     home: Path
     """Everything that belongs to one installation of the service on this machine."""
@@ -74,6 +75,7 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         storage=environment.get("ASTRAML_STORAGE", "runs"),
         cache=Path(environment.get("ASTRAML_CACHE") or Path(cache_home) / "astraml"),
         ray_address=environment.get("RAY_ADDRESS") or None,
+        ray_token_path=environment.get("RAY_AUTH_TOKEN_PATH") or None,
         hub_offline=environment.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"},
     )
 

@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 LEASE = "controller"
 LEASE_TTL_S = 10.0
 _TICK_S = 0.5
+_REST_S = 0.05
 _RENEW_S = 2.0
 _SWEEP_S = 5.0
 _UPKEEP_S = 60.0
@@ -85,8 +86,10 @@ class Reconciler:
         """Ticks until closed. A failure of the store or of Ray is waited out."""
         took = 0.0
         while not self._closed:
-            # A long queue takes long to read: never more than a fifth of the time goes into that.
-            self._wake.wait(max(_TICK_S, 4 * took))
+            # News is looked at soon, but not each for itself: a tick reads the whole queue, and never more than a
+            # fifth of the time goes into that.
+            time.sleep(max(_REST_S, 4 * took))
+            self._wake.wait(_TICK_S)
             self._wake.clear()
             began = time.monotonic()
             try:

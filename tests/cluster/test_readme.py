@@ -54,8 +54,38 @@ def shell(command: str, home: Path, **extra: str) -> str:
     return done.stdout
 
 
-def test_every_astraml_command_of_the_readme(home: Path) -> None:
+def commands_below(heading: str) -> list[str]:
+    """The commands of one section."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    found = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
+    return [line for block in found for line in block.splitlines() if line.strip()]
+
+
+def test_the_service_s_commands(tmp_path: Path) -> None:
+    """`up` to `down` as a reader would type them, in a home of their own; only the port may be another."""
+    write_dataset(tmp_path / "s3" / "bucket" / "dataset")
+    (tmp_path / "job.json").write_text(blocks("json")[0])
+    local = commands_below("The service")
+    assert (local[0].split()[1], local[-1].split()[1]) == ("up", "down")
+    mine = {name: "" for name in os.environ if name.startswith("AWS_")} | {"ASTRAML_HOME": str(tmp_path / "home")}
+    outputs = {}
+    try:
+        for command in local:
+            if "127.0.0.1:8700" in command:
+                address = json.loads((tmp_path / "home" / "service.json").read_text())["address"]
+                command = command.replace("http://127.0.0.1:8700", address)
+            outputs[command.split()[1]] = shell(command, tmp_path, **mine)
+    finally:
+        shell("astraml down", tmp_path, **mine)
+    assert json.loads(outputs["-sS"])["status"] == "queued"
+    assert "succeeded" in outputs["submit"]
+    assert "resources.gpus=0" in outputs["explain"]
+    assert "cancelled" in outputs["cancel"]
+
+
+def test_every_command_without_a_service(home: Path) -> None:
     local = [command for command in commands() if command.startswith("astraml")]
+    local = [command for command in local if command not in commands_below("The service")]
     assert len(local) == 4
     for command in local:
         runs = sorted((home / "runs").glob("second-*")) if (home / "runs").exists() else []

@@ -1,0 +1,107 @@
+"""What the routes read from requests: bodies, and the job of a path."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from astraml_ray.api.admission import Slot
+from astraml_ray.api.bodies import parse_body
+from astraml_ray.api.errors import MalformedBodyError, ParameterError
+from astraml_ray.api.parameters import JOB_ID
+from astraml_ray.api.problems import did_you_mean
+from astraml_ray.api.services import Services, authorize_project
+from astraml_ray.errors import JobNotFoundError, Problem
+from astraml_ray.spec.job import JobSpec
+from astraml_ray.spec.loading import parse_spec
+from astraml_ray.store.jobs import JobRecord, get_job
+
+__all__ = [
+    "Body",
+    "RawBody",
+    "is_head",
+    "known_job",
+    "slot_of",
+    "spec_of",
+]
+
+
+@dataclass(frozen=True)
+class RawBody:
+    """A body as it came; it is parsed in the route's own thread."""
+
+    content: bytes
+    content_type: str | None
+    content_encoding: str | None
+
+    def parsed(self) -> Any:
+        """Plain data; see `parse_body`."""
+        if not self.content.strip():
+            raise MalformedBodyError("the body is empty")
+        return parse_body(self.content, self.content_type, self.content_encoding)
+
+    def fields(self, known: Sequence[str]) -> dict[str, Any]:
+        """The members of an object that is no spec; empty for an empty body.
+
+        Raises:
+            ParameterError: It is no object, or has unknown members.
+        """
+        data = self.parsed() if self.content.strip() else {}
+        if not isinstance(data, dict):
+            raise ParameterError("the body must be an object", param="", hint="send {}, or nothing")
+        unknown = [name for name in data if name not in known]
+        if unknown:
+            hint = None if known else "this route takes no fields"
+            raise ParameterError.of(
+                Problem(f"/{name[:200]}", "unknown field", hint or did_you_mean(name, known)) for name in unknown
+            )
+        return data
+
+
+async def _raw_body(request: Request) -> RawBody:
+    headers = request.headers
+    return RawBody(await request.body(), headers.get("content-type"), headers.get("content-encoding"))
+
+
+Body = Annotated[RawBody, Depends(_raw_body)]
+"""A route's parameter: its body."""
+
+
+def spec_of(body: RawBody) -> JobSpec:
+    """The spec in a body.
+
+    Raises:
+        SpecError: With everything that is wrong.
+    """
+    data = body.parsed()
+    if not isinstance(data, dict):
+        raise ParameterError("a spec is an object of fields", param="", hint="GET /v2.1/schema")
+    return parse_spec(data)
+
+
+def known_job(request: Request, services: Services, job_id: str) -> JobRecord:
+    """The job of a path, if the caller may use the route on it.
+
+    Raises:
+        JobNotFoundError: There is none.
+    """
+    if not JOB_ID.fullmatch(job_id):
+        raise JobNotFoundError(f"there is no job {job_id[:80]!r}", param="job_id")
+    with services.store.read() as conn:
+        job = get_job(conn, job_id)
+    authorize_project(request, job.project_id)
+    return job
+
+
+def is_head(request: Request) -> bool:
+    """Whether only the headers are wanted."""
+    return bool(request.scope["state"]["is_head"])
+
+
+def slot_of(request: Request) -> Slot:
+    """The request's place in this process."""
+    slot: Slot = request.scope["state"]["slot"]
+    return slot

@@ -1,0 +1,207 @@
+"""Making jobs: exactly one per idempotency key, in one transaction with the key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sqlalchemy import Connection
+
+from astraml_ray.api.errors import KeyInFlightError, KeyInvalidError, KeyReusedError
+from astraml_ray.api.services import Services
+from astraml_ray.api.views import job_path, job_view
+from astraml_ray.errors import StoreBusyError
+from astraml_ray.spec import JobSpec
+from astraml_ray.store.idempotency import KeyRecord, KeyTakenError, find_key, store_key
+from astraml_ray.store.jobs import JobRecord, NewJob, create_job, new_job_id
+
+__all__ = ["Creation", "Made", "check_key", "differences", "make_job", "nudge"]
+
+_LOG = logging.getLogger(__name__)
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_MAX_DIFFERENCES = 50
+
+Relation = Literal["resume", "clone"]
+
+
+@dataclass(frozen=True)
+class Creation:
+    """A job to be made.
+
+    Attributes:
+        route: Scope of the key, together with the project.
+        spec: The job.
+        key: The idempotency key, if the client sent one.
+        parent_id: The job that is resumed or cloned.
+        relation: Which of the two.
+    """
+
+    route: str
+    spec: JobSpec
+    key: str | None = None
+    parent_id: str | None = None
+    relation: Relation | None = None
+
+    def request(self) -> dict[str, Any]:
+        """What two requests with one key must have in common."""
+        spec = self.spec.canonical()
+        return spec if self.parent_id is None else {"parent_id": self.parent_id, "spec": spec}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the client is answered, now or again."""
+
+    status: int
+    body: dict[str, Any]
+    job_id: str
+    replayed: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Where the job is, and whether the answer is a repetition."""
+        replayed = {"Idempotency-Replayed": "true"} if self.replayed else {}
+        return {"Location": job_path(self.job_id), **replayed}
+
+
+def check_key(values: list[str]) -> str | None:
+    """The idempotency key of a request's headers.
+
+    Raises:
+        KeyInvalidError: It is not 1 to 255 printable ASCII characters, or there are two.
+    """
+    if not values:
+        return None
+    if len(values) > 1:
+        raise KeyInvalidError("the header is there twice", param="Idempotency-Key")
+    if not _KEY.fullmatch(values[0]):
+        found = "is empty" if not values[0] else f"has {len(values[0])} characters, or other ones than printable ASCII"
+        raise KeyInvalidError(f"the idempotency key {found}", param="Idempotency-Key")
+    return values[0]
+
+
+def make_job(services: Services, creation: Creation) -> Made:
+    """Makes the job, unless its key has made one already.
+
+    Raises:
+        KeyReusedError: The key has made a job of another request.
+        KeyInFlightError: Another request with the key may be making one.
+        StoreError: The database failed; nothing is made.
+    """
+    request = creation.request()
+    fingerprint = _digest(request)
+    try:
+        made = _replayed(services, creation, fingerprint, request)
+        if made is None:
+            with services.store.write() as conn:
+                made = _known(conn, creation, fingerprint, request) or _create(
+                    conn, services.clock(), creation, fingerprint, request
+                )
+    except KeyTakenError:
+        # Its transaction has ended by now, or this one would still wait for it.
+        made = _replayed(services, creation, fingerprint, request)
+    except StoreBusyError as error:
+        if creation.key is None:
+            raise
+        raise _in_flight() from error
+    if made is None:
+        raise _in_flight()
+    if not made.replayed:
+        nudge(services)
+    return made
+
+
+def nudge(services: Services) -> None:
+    """Tells the controller; it looks by itself too, so that nothing depends on this."""
+    try:
+        services.nudge()
+    except Exception:
+        _LOG.warning("the controller could not be told", exc_info=True)
+
+
+def differences(before: Any, now: Any, pointer: str = "") -> list[dict[str, Any]]:
+    """Where two requests differ: pointer, and both values; null for none."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        found = []
+        for name in sorted({*before, *now}):
+            place = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
+            found += differences(before.get(name), now.get(name), place)
+        return found
+    return [] if before == now else [{"param": pointer, "before": before, "now": now}]
+
+
+def _replayed(services: Services, creation: Creation, fingerprint: str, request: dict[str, Any]) -> Made | None:
+    """What is known without waiting for writers."""
+    if creation.key is None:
+        return None
+    with services.store.read() as conn:
+        return _known(conn, creation, fingerprint, request)
+
+
+def _known(conn: Connection, creation: Creation, fingerprint: str, request: dict[str, Any]) -> Made | None:
+    if creation.key is None:
+        return None
+    known = find_key(conn, creation.spec.project_id, creation.route, creation.key)
+    if known is None:
+        return None
+    if known.fingerprint != fingerprint:
+        found = differences(known.request, request)
+        raise KeyReusedError(
+            f"the idempotency key has made {known.job_id} of another request",
+            param=found[0]["param"] if found else None,
+            members={"differs": found[:_MAX_DIFFERENCES]},
+        )
+    return Made(known.status_code, known.body, known.job_id, replayed=True)
+
+
+def _create(conn: Connection, now: float, creation: Creation, fingerprint: str, request: dict[str, Any]) -> Made:
+    spec = creation.spec
+    job = create_job(
+        conn,
+        NewJob(
+            id=new_job_id(now),
+            spec=spec.canonical(),
+            spec_digest=spec.digest(),
+            api_version=spec.api_version,
+            project_id=spec.project_id,
+            name=spec.name,
+            priority=spec.priority,
+            labels=spec.labels,
+            parent_id=creation.parent_id,
+            relation=creation.relation,
+        ),
+        now=now,
+    )
+    made = Made(201, job_view(job), job.id, replayed=False)
+    if creation.key is not None:
+        store_key(conn, _key_record(creation, creation.key, fingerprint, request, made, job))
+    return made
+
+
+def _key_record(
+    creation: Creation, key: str, fingerprint: str, request: dict[str, Any], made: Made, job: JobRecord
+) -> KeyRecord:
+    return KeyRecord(
+        project_id=job.project_id,
+        route=creation.route,
+        key=key,
+        fingerprint=fingerprint,
+        request=request,
+        status_code=made.status,
+        body=made.body,
+        job_id=job.id,
+        created_at=job.created_at,
+    )
+
+
+def _digest(request: dict[str, Any]) -> str:
+    text = json.dumps(request, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _in_flight() -> KeyInFlightError:
+    return KeyInFlightError("another request with this idempotency key may be under way", param="Idempotency-Key")

@@ -1,0 +1,178 @@
+"""The real app over a real store, in this process or behind a real server."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from astraml_ray.api.app import ApiLimits, Services, build_app
+from astraml_ray.spec.loading import parse_spec
+from astraml_ray.spec.states import JobStatus
+from astraml_ray.store.engine import Store, migrate, open_store
+from astraml_ray.store.jobs import NewJob, change_status, create_job, new_job_id, update_job
+from tests.store.databases import Postgres, serve_postgres
+
+REFERENCE: dict[str, Any] = {
+    "project_id": "p-demo",
+    "dataset": "s3://bucket/dataset",
+    "model": "bert-base",
+    "hyperparams": {"batch_size": 32, "lr": 3e-5, "epochs": 5, "early_stopping": {"patience": 5}},
+    "resources": {"gpus": 1},
+}
+FAST = ApiLimits(poll_s=0.01, max_poll_s=0.05, settle_s=0.0, body_timeout_s=10.0)
+
+
+class FakeValidator:
+    """A dry run that tells what a test wants."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self.answer: Callable[[dict[str, Any]], dict[str, Any]] = lambda spec: {
+            "spec": spec,
+            "dataset": {"splits": {}},
+            "steps": {"per_epoch": 1, "total": 5, "evaluations": 5},
+            "warnings": [],
+        }
+
+    def validate(self, spec: dict[str, Any]) -> dict[str, Any]:
+        self.seen.append(spec)
+        return self.answer(spec)
+
+
+@dataclass
+class Api:
+    """An app, a client of it, and what is below."""
+
+    services: Services
+    app: FastAPI
+    client: TestClient
+    validator: FakeValidator
+    nudges: list[float] = field(default_factory=list)
+
+    @property
+    def store(self) -> Store:
+        return self.services.store
+
+    def submit(self, spec: dict[str, Any] | None = None, **headers: str) -> httpx.Response:
+        return self.client.post("/v2.1/jobs", json=spec or REFERENCE, headers=headers)
+
+    def new_job(self, **changes: Any) -> str:
+        """A queued job, made below the API."""
+        spec = parse_spec({**REFERENCE, **changes})
+        now = time.time()
+        with self.store.write() as conn:
+            new = NewJob(
+                new_job_id(now), spec.canonical(), spec.digest(), "v2.1", spec.project_id, spec.name, spec.priority
+            )
+            return create_job(conn, new, now=now).id
+
+    def move(self, job_id: str, *statuses: JobStatus, **fields: Any) -> None:
+        """Takes a job through states."""
+        with self.store.write() as conn:
+            for status in statuses:
+                reason = "early_stopping" if status is JobStatus.SUCCEEDED else None
+                change_status(conn, job_id, status, reason=reason, message=None, now=time.time())
+            if fields:
+                update_job(conn, job_id, **fields)
+
+    def ended_job(self, **fields: Any) -> str:
+        """A job that failed after it had run."""
+        job_id = self.new_job()
+        self.move(job_id, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.FAILED, **fields)
+        return job_id
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "astraml.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'astraml.db')}"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[tuple[Postgres, str]]:
+    """A server, and the URL of a migrated database of it."""
+    with serve_postgres() as server:
+        url = server.empty()
+        migrate(url)
+        yield server, url
+
+
+@pytest.fixture
+def make_api(sqlite_url: str) -> Iterator[Callable[..., Api]]:
+    """Builds an app over the test's database; several are several processes' worth."""
+    with ExitStack() as stack:
+
+        def make(url: str | None = None, limits: ApiLimits = FAST, **given: Any) -> Api:
+            store = open_store(url or sqlite_url)
+            stack.callback(store.close)
+            validator = FakeValidator()
+            nudges: list[float] = []
+            fields = {"validator": validator, "nudge": lambda: nudges.append(1.0), "limits": limits, **given}
+            services = Services(store=store, **fields)
+            app = build_app(services)
+            client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
+            return Api(services, app, client, validator, nudges)
+
+        yield make
+
+
+@pytest.fixture
+def api(make_api: Callable[..., Api]) -> Api:
+    return make_api()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_url(request: pytest.FixtureRequest) -> str:
+    """An empty, migrated database of each kind."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_url"))
+    server, url = request.getfixturevalue("postgres")
+    server.clear(url)
+    return str(url)
+
+
+@pytest.fixture
+def either_api(either_url: str, make_api: Callable[..., Api]) -> Api:
+    """The app over each of the databases."""
+    return make_api(either_url)
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """A real server in a thread; gives its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Gives a thread or a server the time it needs."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)

@@ -110,9 +110,9 @@ def list_audit(
     if target is not None:
         query = query.where(audit.c.target == target)
     if before is not None:
-        query = query.where(audit.c.seq < min(before, MAX_INTEGER))
+        query = query.where(audit.c.seq < _bounded(before))
     if after is not None:
-        query = query.where(audit.c.seq > min(after, MAX_INTEGER))
+        query = query.where(audit.c.seq > _bounded(after))
     query = query.order_by(audit.c.seq.desc() if after is None else audit.c.seq).limit(limit)
     return [_record(row) for row in conn.execute(query).mappings()]
 
@@ -129,6 +129,10 @@ def broken_audit(conn: Connection) -> int | None:
             seq, digest = row["seq"], row["digest"]
         if len(rows) < _PAGE:
             return None
+
+
+def _bounded(number: int) -> int:
+    return min(max(number, 0), MAX_INTEGER)
 
 
 def _seal(previous: str, row: Mapping[Any, Any]) -> str:

@@ -12,6 +12,7 @@ from astraml_ray.errors import JobNotFoundError, JobTerminalError, TransitionErr
 from astraml_ray.spec.states import JobStatus, may_follow
 from astraml_ray.store.events import append_event
 from astraml_ray.store.pages import page_of_ids
+from astraml_ray.store.plain import plain_text
 from astraml_ray.store.records import JobRecord, NewJob, new_job_id
 from astraml_ray.store.tables import LIVE, events, job_labels, jobs
 
@@ -53,12 +54,12 @@ def create_job(conn: Connection, new: NewJob, *, now: float) -> JobRecord:
         "event_seq": 1,
     }
     made = conn.execute(insert(jobs).values(row).returning(jobs)).one()
-    if new.labels:
-        pairs = [{"key": key, "value": value, "job_id": new.id} for key, value in new.labels.items()]
-        conn.execute(insert(job_labels), pairs)
+    labels = {plain_text(key): plain_text(value) for key, value in new.labels.items()}
+    if labels:
+        conn.execute(insert(job_labels), [{"key": key, "value": labels[key], "job_id": new.id} for key in labels])
     data = None if new.parent_id is None else {"parent_id": new.parent_id, "relation": new.relation}
     conn.execute(insert(events).values(job_id=new.id, seq=1, at=now, type="job_created", data=data))
-    return JobRecord.from_row(made, dict(new.labels))
+    return JobRecord.from_row(made, labels)
 
 
 def get_job(conn: Connection, job_id: str) -> JobRecord:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import Connection, and_, delete, exists, func, select, tuple_
 
 from astraml_ray.errors import JobNotFoundError, RequestError
+from astraml_ray.store.plain import plain_text
 from astraml_ray.store.statements import MAX_INTEGER, upsert
 from astraml_ray.store.tables import jobs, metric_windows
 from astraml_ray.store.windows import RESOLUTIONS, Window, merge, rollup
@@ -17,8 +18,7 @@ __all__ = ["MAX_NAMES", "RETENTION_S", "Series", "expire_windows", "list_names",
 
 MAX_NAMES = 500
 """Metrics of one job."""
-MAX_NAME = 128
-"""Characters of a name."""
+_MAX_NAME = 128
 _DAY_S = 86400
 RETENTION_S: Mapping[int, int] = {30: 14 * _DAY_S, 300: 90 * _DAY_S, 3600: 730 * _DAY_S}
 """How long the windows of each resolution are kept."""
@@ -59,12 +59,16 @@ def merge_windows(conn: Connection, job_id: str, windows: Mapping[str, Iterable[
     # Windows are read, merged and written back: one writer at a time.
     if conn.execute(select(jobs.c.id).where(jobs.c.id == job_id).with_for_update()).one_or_none() is None:
         raise JobNotFoundError(f"there is no job {job_id}", param=job_id)
-    dropped = _beyond(conn, job_id, windows)
-    taken = {name: list(given) for name, given in windows.items() if name not in dropped}
-    rows = []
-    for resolution in RESOLUTIONS:
-        new = {name: rollup(given, resolution) for name, given in taken.items()}
-        rows += _merged_rows(conn, job_id, resolution, new)
+    given = _by_stored_name(windows)
+    rows: list[dict[str, Any]] = []
+    dropped: set[str] = set()
+    # The hours first: a name with a stored hour is known, and needs no look at all the names.
+    for resolution in reversed(RESOLUTIONS):
+        new = {name: rollup(of_name, resolution) for name, of_name in given.items() if name not in dropped}
+        stored = _stored(conn, job_id, resolution, new)
+        if resolution == RESOLUTIONS[-1]:
+            dropped = _beyond(conn, job_id, [name for name in new if name not in {known for known, _ in stored}])
+        rows += _merged_rows(job_id, resolution, new, stored, dropped)
     if rows:
         query = upsert(conn, metric_windows)
         values = {name: query.excluded[name] for name in _FIELDS if name != "start"}
@@ -136,29 +140,33 @@ def expire_windows(conn: Connection, *, now: float) -> int:
     return 0
 
 
-def _beyond(conn: Connection, job_id: str, windows: Mapping[str, Iterable[Window]]) -> set[str]:
+def _by_stored_name(windows: Mapping[str, Iterable[Window]]) -> dict[str, list[Window]]:
+    given: dict[str, list[Window]] = {}
+    for name, of_name in windows.items():
+        given.setdefault(plain_text(name), []).extend(of_name)
+    return given
+
+
+def _beyond(conn: Connection, job_id: str, names: list[str]) -> set[str]:
     """Names that the job has no room for."""
-    long = {name for name in windows if len(name) > MAX_NAME}
-    wanted = [name for name in windows if name not in long]
-    known = {name for name in wanted if conn.execute(_known(job_id, name)).scalar()}
-    new = [name for name in wanted if name not in known]
-    if not new:
-        return long
-    room = max(0, MAX_NAMES - len(list_names(conn, job_id)))
-    return long | set(new[room:])
-
-
-def _known(job_id: str, name: str) -> Any:
-    return select(exists().where(_w.job_id == job_id, _w.name == name))
+    if not names:
+        return set()
+    known = set(list_names(conn, job_id))
+    new = [name for name in names if name not in known and len(name) <= _MAX_NAME]
+    room = max(0, MAX_NAMES - len(known))
+    return {name for name in names if len(name) > _MAX_NAME} | set(new[room:])
 
 
 def _merged_rows(
-    conn: Connection, job_id: str, resolution: int, new: Mapping[str, Mapping[int, Window]]
+    job_id: str,
+    resolution: int,
+    new: Mapping[str, Mapping[int, Window]],
+    stored: Mapping[tuple[str, int], tuple[Window, bool]],
+    dropped: Collection[str],
 ) -> list[dict[str, Any]]:
-    stored = _stored(conn, job_id, resolution, new)
     rows = []
     for name, windows in new.items():
-        for start, window in windows.items():
+        for start, window in windows.items() if name not in dropped else ():
             whole = replace(window, revision=0)
             if (name, start) in stored:
                 before, closed = stored[name, start]

@@ -10,9 +10,11 @@ from sqlalchemy import Connection, select
 
 from astraml_ray.store.access_tables import ORGANISATION, policies
 from astraml_ray.store.audit import Actor, append_audit
-from astraml_ray.store.statements import MAX_INTEGER, upsert
+from astraml_ray.store.statements import upsert
 
 __all__ = ["PolicyRecord", "add_policy", "find_policy", "list_policies", "newest_policy", "policies_in_force"]
+
+_NEWEST = 2**31 - 1  # what an INTEGER column can hold
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,8 @@ def add_policy(
     if expected is not None and expected != newest:
         return None
     record = PolicyRecord(scope, newest + 1, dict(document), note, restored_from, now, actor.subject)
-    query = upsert(conn, policies).values(record.__dict__).on_conflict_do_nothing()
-    if conn.execute(query).rowcount == 0:
+    query = upsert(conn, policies).values(record.__dict__).on_conflict_do_nothing().returning(policies.c.version)
+    if conn.execute(query).one_or_none() is None:
         return None
     append_audit(
         conn,
@@ -89,7 +91,7 @@ def policies_in_force(conn: Connection, project_id: str) -> tuple[PolicyRecord |
 
 def find_policy(conn: Connection, scope: str, version: int) -> PolicyRecord | None:
     """One version, or None."""
-    if not 0 < version <= 2**31 - 1:
+    if not 0 < version <= _NEWEST:
         return None
     query = select(policies).where(policies.c.scope == scope, policies.c.version == version)
     row = conn.execute(query).mappings().one_or_none()
@@ -98,6 +100,7 @@ def find_policy(conn: Connection, scope: str, version: int) -> PolicyRecord | No
 
 def list_policies(conn: Connection, scope: str, *, before: int | None = None, limit: int) -> list[PolicyRecord]:
     """The versions, newest first; `before` is for the next page."""
-    query = select(policies).where(policies.c.scope == scope, policies.c.version < (before or MAX_INTEGER))
+    bound = _NEWEST if before is None else min(max(before, 0), _NEWEST)
+    query = select(policies).where(policies.c.scope == scope, policies.c.version < bound)
     rows = conn.execute(query.order_by(policies.c.version.desc()).limit(limit)).mappings()
     return [PolicyRecord(**row) for row in rows]

@@ -71,8 +71,8 @@ def create_project(
 ) -> ProjectRecord | None:
     """A new project, or None if the id is taken."""
     row = {"id": project_id, "title": title, "created_at": now, "created_by": actor.subject}
-    query = upsert(conn, projects).values(row).on_conflict_do_nothing()
-    if conn.execute(query).rowcount == 0:
+    query = upsert(conn, projects).values(row).on_conflict_do_nothing().returning(projects.c.id)
+    if conn.execute(query).one_or_none() is None:
         return None
     append_audit(
         conn, "project.created", actor=actor, scope=project_id, target=project_id, after={"title": title}, now=now

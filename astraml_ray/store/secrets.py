@@ -93,7 +93,8 @@ def add_secret(
         "created_at": now,
         "created_by": actor.subject,
     }
-    if conn.execute(upsert(conn, secrets).values(row).on_conflict_do_nothing()).rowcount == 0:
+    query = upsert(conn, secrets).values(row).on_conflict_do_nothing().returning(secrets.c.version)
+    if conn.execute(query).one_or_none() is None:
         return None
     append_audit(
         conn,
@@ -195,6 +196,6 @@ def list_uses(
         *(column == value for column, value in wanted.items() if value is not None),
     )
     if before is not None:
-        query = query.where(secret_uses.c.id < min(before, MAX_INTEGER))
+        query = query.where(secret_uses.c.id < min(max(before, 0), MAX_INTEGER))
     rows = conn.execute(query.order_by(secret_uses.c.id.desc()).limit(limit)).mappings()
     return [SecretUse(**row) for row in rows]

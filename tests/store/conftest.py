@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from astraml_ray.store.engine import Store, migrate, open_store
 from astraml_ray.store.jobs import NewJob, create_job, new_job_id
@@ -17,6 +18,9 @@ from tests.store.databases import Postgres, serve_postgres
 NOW = 1_800_000_000.0
 
 _counter = itertools.count()
+
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def new_job(**given: Any) -> NewJob:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from astraml_ray.errors import JobNotFoundError
-from astraml_ray.store.attempts import AttemptRecord, begin_attempt, end_attempt, list_attempts
+from astraml_ray.store.attempts import AttemptRecord, amend_attempt, begin_attempt, end_attempt, list_attempts
 from astraml_ray.store.engine import Store
 from astraml_ray.store.jobs import get_job
 from tests.store.conftest import NOW
@@ -33,6 +33,17 @@ def test_an_attempt_ends_once(store: Store, job_id: str) -> None:
         assert not end_attempt(conn, job_id, 1, "failed", now=NOW + 2)
         assert not end_attempt(conn, job_id, 2, "failed", now=NOW + 2)
         assert [(a.status, a.finished_at) for a in list_attempts(conn, job_id)] == [("succeeded", NOW + 1)]
+
+
+def test_what_is_found_out_later_completes_an_attempt(store: Store, job_id: str) -> None:
+    with store.write() as conn:
+        for number in (1, 2):
+            begin_attempt(conn, job_id, now=NOW)
+            end_attempt(conn, job_id, number, "failed", now=NOW + 1, error={"code": "infrastructure"})
+        amend_attempt(conn, job_id, 1, {"code": "infrastructure", "step": 30})
+        first, second = list_attempts(conn, job_id)
+    assert (first.status, first.finished_at, first.error) == ("failed", NOW + 1, {"code": "infrastructure", "step": 30})
+    assert second.error == {"code": "infrastructure"}
 
 
 def test_no_attempt_at_an_unknown_job(store: Store) -> None:

@@ -32,6 +32,7 @@ def pages(store: Store, limit: int, **filters: Any) -> list[str]:
     ids: list[str] = []
     while page := listed(store, limit=limit, before_id=ids[-1] if ids else None, **filters):
         ids += page
+        assert len(ids) <= 100, "it goes round in a circle"
     return ids
 
 
@@ -104,6 +105,7 @@ def test_pages_stay_in_place_while_jobs_come(store: Store, make_job: Callable[..
     while page := listed(store, limit=3, before_id=seen[-1] if seen else None):
         seen += page
         make_job()
+        assert len(seen) <= 20
     assert seen == before
 
 

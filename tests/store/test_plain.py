@@ -50,7 +50,7 @@ def test_json_is_what_any_reader_takes(data: Any) -> None:
     json.dumps(read, ensure_ascii=False).encode()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.dictionaries(ANY_TEXT, ANY_DATA, max_size=4), text=ANY_TEXT)
 def test_both_databases_take_it(store: Store, job_id: str, data: dict[str, Any], text: str) -> None:
     with store.write() as conn:

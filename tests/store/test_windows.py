@@ -128,6 +128,11 @@ def test_windows_of_what_is_not_finite_alone() -> None:
     assert (both.first, both.last, both.min, both.count, both.points) == (5.0, 5.0, 5.0, 1, 3)
 
 
+def test_revisions_are_kept_by_the_greater() -> None:
+    old, new = replace(window_of([(1.0, 1, 1.0)], 0), revision=3), window_of([(2.0, 2, 1.0)], 0)
+    assert merge(old, new, 0).revision == merge(new, old, 0).revision == 3
+
+
 def test_sums_stay_finite() -> None:
     huge = [(1.0, 1, 1.7e308), (2.0, 2, 1.7e308), (3.0, 3, -1.7e308)]
     windows = [window_of(huge, 0), window_of(huge[:2], 0), window_of(huge[2:], 0)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import ray
 from fastapi import FastAPI
 from ray import serve
 
@@ -53,7 +54,11 @@ def deploy(installation: Installation, *, host: str, port: int, replicas: int) -
         max_ongoing_requests=_CONCURRENT,
         graceful_shutdown_timeout_s=5,
         health_check_period_s=2,
-        ray_actor_options={"num_cpus": 0, "runtime_env": {"env_vars": {"ASTRAML_HOME": str(installation.home)}}},
+        ray_actor_options={
+            "num_cpus": 0,
+            "resources": {f"node:{ray.util.get_node_ip_address()}": 0.001},  # this node, whose files it needs
+            "runtime_env": {"env_vars": {"ASTRAML_HOME": str(installation.home)}},
+        },
     )
     try:
         serve.run(application.bind(), name=APPLICATION, route_prefix="/")

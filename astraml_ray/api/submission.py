@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from astraml_ray.api.errors import KeyInFlightError, KeyInvalidError, KeyReusedError
 from astraml_ray.api.services import Services
 from astraml_ray.api.views import job_path, job_view
-from astraml_ray.errors import StoreBusyError
+from astraml_ray.errors import Problem, SpecError, StoreBusyError
 from astraml_ray.spec import JobSpec
 from astraml_ray.store.idempotency import KeyRecord, KeyTakenError, find_key, store_key
 from astraml_ray.store.jobs import JobRecord, NewJob, create_job, new_job_id
@@ -88,10 +88,12 @@ def make_job(services: Services, creation: Creation) -> Made:
     """Makes the job, unless its key has made one already.
 
     Raises:
+        SpecError: The spec asks for what the service does not do.
         KeyReusedError: The key has made a job of another request.
         KeyInFlightError: Another request with the key may be making one.
         StoreError: The database failed; nothing is made.
     """
+    _refuse_schedule(creation.spec)
     request = creation.request()
     fingerprint = _digest(request)
     try:
@@ -113,6 +115,12 @@ def make_job(services: Services, creation: Creation) -> Made:
     if not made.replayed:
         nudge(services)
     return made
+
+
+def _refuse_schedule(spec: JobSpec) -> None:
+    if spec.schedule is not None:
+        message = "this version of the service has no schedules: it starts a job once, as soon as there is room"
+        raise SpecError([Problem("/schedule", message, "leave it out, and submit when it is time")])
 
 
 def nudge(services: Services) -> None:

@@ -89,7 +89,7 @@ def _write_dataset(folder: Path) -> float:
     for name, part in {"test": rows.slice(0, tenth), "train": rows.slice(tenth)}.items():
         pq.write_table(pa.table(part), folder / f"{name}.parquet", row_group_size=1000)
     largest: int = pc.max(counts.field("counts")).as_py()
-    return largest / rows.num_rows
+    return float(largest / rows.num_rows)
 
 
 def _failure(job: dict[str, Any]) -> AstraError:

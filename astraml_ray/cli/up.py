@@ -78,6 +78,8 @@ def start_service(
     from astraml_ray.control.head import is_alive
     from astraml_ray.installation import exclusive, load_installation
 
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        _say(f"warning: the API asks nobody who they are: whoever reaches {host} may submit, cancel and download")
     with exclusive(settings.home):
         found = load_installation(settings.home)
         if found is not None and (found.head is None or is_alive(found.head)) and reaches(found.address):

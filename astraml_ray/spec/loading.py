@@ -21,6 +21,7 @@ from astraml_ray.spec.job import JobSpec
 __all__ = ["build_spec", "dump_spec", "parse_document", "parse_spec", "read_document"]
 
 MAX_SPEC_BYTES = 1_000_000
+_MAX_PROBLEMS = 100
 
 
 class _Loader(yaml.SafeLoader):
@@ -44,10 +45,13 @@ for _tag, _pattern, _first in [
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-    for key in keys:
-        if keys.count(key) > 1 and key != "<<":
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", node.start_mark)
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            if key.value in seen:
+                message = f"the key {key.value!r} is there twice"
+                raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+            seen.add(key.value)
     return dict(yaml.SafeLoader.construct_mapping(loader, node, deep=True))
 
 
@@ -55,7 +59,16 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def _load_yaml(text: str) -> Any:
-    return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
+    """Reads YAML or JSON.
+
+    Raises:
+        yaml.YAMLError: It does not parse.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # a subclass of SafeLoader
+    except (ValueError, IndexError, RecursionError) as error:
+        # What PyYAML's constructors let through: `089` is no octal number, `!!int ""` no number at all.
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from error
 
 
 def parse_document(text: str, *, source: str) -> dict[str, Any]:
@@ -147,8 +160,11 @@ def parse_spec(data: Mapping[str, Any], *, source: str = "spec") -> JobSpec:
     try:
         return JobSpec.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
-        problems = [_problem(detail, data) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)
+        problems = [_problem(detail, data) for detail in details[:_MAX_PROBLEMS]]
         unique = list(dict.fromkeys(problems))
+        if len(details) > _MAX_PROBLEMS:
+            unique.append(Problem("", f"and {len(details) - _MAX_PROBLEMS} more"))
         raise SpecError(unique, source=source) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise SpecError([Problem("", f"is not plain data: {error}")], source=source) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, tuple_
@@ -63,7 +63,7 @@ def store_key(conn: Connection, record: KeyRecord) -> None:
     Raises:
         KeyTakenError: The key is there already; the transaction must be given up.
     """
-    query = upsert(conn, idempotency_keys).values(asdict(record)).on_conflict_do_nothing()
+    query = upsert(conn, idempotency_keys).values(vars(record)).on_conflict_do_nothing()
     if conn.execute(query.returning(idempotency_keys.c.key)).first() is None:
         raise KeyTakenError("another request with this idempotency key came first", hint="send it again")
 

@@ -185,7 +185,7 @@ def request_cancel(conn: Connection, job_id: str, mode: str, *, now: float) -> J
     """
     job = _locked(conn, job_id)
     if job.status.terminal:
-        raise JobTerminalError(f"the job has {job.status.value} already", param=job_id)
+        raise JobTerminalError(f"the job has ended already: {job.status.value}", param=job_id)
     asked: dict[str, Any] = {"cancel_mode": mode, "cancel_requested_at": now}
     if job.status is JobStatus.QUEUED:
         message = "cancelled while it was queued"

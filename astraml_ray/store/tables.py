@@ -60,6 +60,7 @@ class _Plain(TypeDecorator[str]):
 
 class _PlainText(_Plain):
     impl = Text
+    cache_ok = True  # it is not inherited, and without it no statement with such a column is cached
 
 
 # Not JSONB, which reorders keys and rewrites numbers: what is read must be what was written, on both databases.

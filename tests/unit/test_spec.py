@@ -149,3 +149,16 @@ def test_every_shipped_job_is_valid_and_the_schema_is_complete() -> None:
     schema = JobSpec.model_json_schema()
     assert set(schema["properties"]) == set(JobSpec.model_fields)
     assert {"type": "string"} in schema["properties"]["dataset"]["anyOf"]
+
+
+@pytest.mark.parametrize("text", ["seed: 089", 'seed: !!int ""', "seed: 0o9", "a: [" * 2000])
+def test_values_that_cannot_be_read_are_told(text: str) -> None:
+    with pytest.raises(SpecError):
+        parse_spec(parse_document(text, source="spec.yaml"))
+
+
+def test_a_great_many_mistakes_are_told_in_part() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec({f"field_{i}": i for i in range(5000)})
+    assert len(caught.value.problems) == 101
+    assert "more" in caught.value.problems[-1].message

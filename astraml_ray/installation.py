@@ -33,8 +33,9 @@ class Installation:
         address: Of the HTTP API.
         ray_address: Of the cluster, HOST:PORT.
         ray_token_path: The file of the cluster's token, or None if the cluster was there before.
-        head: Process id, start time and folder of the Ray head that `astraml up` started; None if it started none.
-        s3: The embedded S3 server, if one was asked for: process id, start time, and its clients' environment.
+        head: Process id, start time and temporary folder of the Ray head that `astraml up` started; None if it started none.
+        s3: The embedded S3 server, if one was asked for: process id, start time, the user's folder that it serves,
+            and its clients' environment.
         storage: Where the runs' folders go.
         database_url: Of the store.
         local_cores: Cores of this machine if the cluster is this machine alone, else None.

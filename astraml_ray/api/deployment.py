@@ -63,7 +63,7 @@ def deploy(installation: Installation, *, host: str, port: int, replicas: int) -
     try:
         serve.run(application.bind(), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        folder = installation.head["folder"] if installation.head else "Ray's session folder"
+        folder = installation.head["ray_temp_dir"] if installation.head else "Ray's session folder"
         raise InfrastructureError(f"the API does not come up: {error}", hint=f"see the logs under {folder}") from error
 
 

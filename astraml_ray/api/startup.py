@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from astraml_ray.control.head import end_process, start_head, token_environment
+from astraml_ray.control.head import end_head, end_process, start_head, token_environment
 from astraml_ray.errors import InfrastructureError
 from astraml_ray.installation import Installation, save_installation
 from astraml_ray.settings import Settings, apply_ray_environment
@@ -57,7 +57,7 @@ def bring_up(
     say("store: " + settings.database_url.split("@")[-1])
     migrate(settings.database_url)
     if found is not None and found.head is not None:
-        end_process(found.head)
+        end_head(found.head)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     head: dict[str, Any] | None = None
     token_path = settings.ray_token_path
@@ -98,7 +98,7 @@ def bring_up(
 def take_down(installation: Installation) -> None:
     """Ends what `bring_up` started. On a cluster that was there before, the service's own actors."""
     if installation.head is not None:
-        end_process(installation.head)
+        end_head(installation.head)
     else:
         with _connected(installation):
             from ray import serve

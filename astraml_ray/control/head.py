@@ -20,9 +20,19 @@ from astraml_ray.errors import InfrastructureError
 from astraml_ray.installation import write_private
 from astraml_ray.settings import RAY_ENVIRONMENT
 
-__all__ = ["Head", "end_process", "free_port", "is_alive", "port_is_free", "start_head", "token_environment"]
+__all__ = [
+    "Head",
+    "end_head",
+    "end_process",
+    "free_port",
+    "is_alive",
+    "port_is_free",
+    "start_head",
+    "token_environment",
+]
 
 _START_S = 90.0
+_PREFIX = "astraml-ray-"
 _END_S = 3.0  # a raylet that is asked to leave drains for 30 s; what is running goes on from its checkpoint
 
 Head = dict[str, Any]
@@ -64,7 +74,7 @@ def start_head(
             _wait_for(head, home / "ray.log")
             return head, f"127.0.0.1:{port}", str(token)
         except InfrastructureError as error:
-            end_process(head)
+            end_head(head)
             # Ray gives its raylet 30 s, whatever else the machine is doing.
             if last or "timed out" not in error.message:
                 raise
@@ -94,13 +104,13 @@ def _spawn(home: Path, command: list[str], environment: dict[str, str]) -> Head:
             start_new_session=True,
             cwd=home,
         )
-    return {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "folder": str(folder)}
+    return {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "ray_temp_dir": str(folder)}
 
 
 def _short_folder(home: Path) -> Path:
     """Ray's folder: its sockets' paths may have 107 characters, and a home may be deep."""
     digest = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:10]
-    return Path(tempfile.gettempdir()) / f"astraml-{os.getuid()}-{digest}"
+    return Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}-{digest}"
 
 
 def _wait_for(head: Head, log: Path) -> None:
@@ -137,19 +147,26 @@ def is_alive(process: Head | None) -> bool:
 
 
 def end_process(process: Head) -> None:
-    """Ends a process and its descendants; of a head also what its raylet has left behind."""
-    victims = {found.pid: found for found in _tree(process)}
-    if folder := process.get("folder"):
-        victims |= {found.pid: found for found in psutil.process_iter(["cmdline"]) if _is_of(found, folder)}
-    victims.pop(os.getpid(), None)
+    """Ends a process and its descendants; touches no file."""
+    _end_all(_tree(process))
+
+
+def end_head(head: Head) -> None:
+    """Ends a head, also what its raylet has left behind, and removes Ray's own temporary folder."""
+    temporary = head["ray_temp_dir"]
+    _end_all(_tree(head) + [found for found in psutil.process_iter(["cmdline"]) if _is_of(found, temporary)])
+    if Path(temporary).name.startswith(_PREFIX):
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _end_all(processes: list[psutil.Process]) -> None:
+    victims = {found.pid: found for found in processes if found.pid != os.getpid()}
     for found in victims.values():
         _send(found, "terminate")
     _, left = psutil.wait_procs(list(victims.values()), timeout=_END_S)
     for found in left:
         _send(found, "kill")
     psutil.wait_procs(left, timeout=5.0)
-    if folder:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tree(process: Head) -> list[psutil.Process]:

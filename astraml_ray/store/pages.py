@@ -1,11 +1,17 @@
-"""The query of a page of jobs, such that an index gives its rows in order. Pure: builds statements, runs none."""
+"""The query of a page of jobs, such that an index gives its rows in order. Pure: builds statements, runs none.
+
+Every page is a stretch of one index, whose last column is the job's id: the columns before it are the *lead*. The
+lead is written as bounds of the whole key, and is part of the order, where `lead = value` would mean the same:
+PostgreSQL would then be free to walk through the jobs by id and to filter, which reads the whole table where a
+project's last job is old.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Select, exists, select, union_all
+from sqlalchemy import Select, exists, func, literal, select, tuple_, union_all
 
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.records import first_id_of
@@ -28,24 +34,23 @@ def page_of_ids(
     limit: int,
 ) -> Select[Any] | None:
     """The ids of a page, newest first; None if no job can be on it. Arguments as of `list_jobs`."""
-    conditions = []
-    if project_id is not None:
-        conditions.append(jobs.c.project_id == project_id)
-    if parent_id is not None:
-        conditions.append(jobs.c.parent_id == parent_id)
     after, before = created
+    lowest = "" if after is None else first_id_of(after - _SLACK_S)
+    below = [] if before_id is None else [before_id]
+    # What does not lead is only looked at: as an expression, it tempts no planner to its index or to its statistics.
+    conditions = []
     if after is not None:
-        conditions.append(jobs.c.created_at > after)
+        conditions.append(func.coalesce(jobs.c.created_at, 0.0) > after)
     if before is not None:
-        conditions.append(jobs.c.created_at < before)
+        conditions.append(func.coalesce(jobs.c.created_at, 0.0) < before)
+        below.append(first_id_of(before + _SLACK_S))
     pages = []
     for one in _statuses(status):
-        query = select(jobs.c.id).where(*conditions, *([] if one is None else [jobs.c.status == one.value]))
-        # Few jobs are live, however many there are: then the state leads, not the label.
-        leading = one is None or one.terminal
-        query, order = _labelled(query, labels or {}, leading=leading)
-        query = query.where(*_bounds(order, after, before, before_id))
-        pages.append(query.order_by(order.desc()).limit(limit))
+        given = {"project_id": project_id, "status": one.value if one else None, "parent_id": parent_id}
+        query, key, lead = _lead({name: value for name, value in given.items() if value is not None}, labels or {}, one)
+        bounds = _bounds(key, lead, lowest, below)
+        order = [column.desc() for column in key]
+        pages.append(query.where(*conditions, *bounds).order_by(*order).limit(limit))
     if not pages:
         return None
     if len(pages) == 1:
@@ -61,27 +66,37 @@ def _statuses(status: Collection[JobStatus] | None) -> Sequence[JobStatus | None
     return sorted(set(status))
 
 
-def _labelled(query: Select[Any], labels: Mapping[str, str], *, leading: bool) -> tuple[Select[Any], Any]:
-    """The query with its labels, and the column that gives the order: a leading label's key has its jobs in order."""
-    order: Any = jobs.c.id
-    for key, value in sorted(labels.items()):
+def _lead(
+    given: dict[str, str], labels: Mapping[str, str], status: JobStatus | None
+) -> tuple[Select[Any], list[Any], list[str]]:
+    """The query with all filters but the lead's, the columns of the key, and the lead's values."""
+    query = select(jobs.c.id)
+    left = sorted(labels.items())
+    # Few jobs are live, however many there are: then the state leads, not the label.
+    if left and (status is None or status.terminal):
+        (name, value), *left = left
         label = job_labels.alias()
-        given = [label.c.job_id == jobs.c.id, label.c.key == key, label.c.value == value]
-        if leading:
-            leading, order = False, label.c.job_id
-            query = query.join(label, given[0]).where(*given[1:])
-        else:
-            query = query.where(exists().where(*given))
-    return query, order
+        query = query.join(label, label.c.job_id == jobs.c.id)
+        key, lead = [label.c.key, label.c.value, label.c.job_id], [name, value]
+    else:
+        names = ["parent_id"] if "parent_id" in given else [n for n in ("project_id", "status") if n in given]
+        key, lead = [*(jobs.c[name] for name in names), jobs.c.id], [given.pop(name) for name in names]
+    for name, value in left:
+        label = job_labels.alias()
+        query = query.where(exists().where(label.c.job_id == jobs.c.id, label.c.key == name, label.c.value == value))
+    return query.where(*(func.coalesce(jobs.c[name], "") == value for name, value in given.items())), key, lead
 
 
-def _bounds(order: Any, after: float | None, before: float | None, before_id: str | None) -> list[Any]:
-    """Where to begin and to end in the index: else a page with few hits would be looked for through all of it."""
+def _bounds(key: list[Any], lead: list[str], lowest: str, below: list[str]) -> list[Any]:
+    """Where in the index the page begins and ends."""
     bounds = []
-    if after is not None:
-        bounds.append(order >= first_id_of(after - _SLACK_S))
-    if before is not None:
-        bounds.append(order < first_id_of(before + _SLACK_S))
-    if before_id is not None:
-        bounds.append(order < before_id)
+    if lead or lowest:
+        bounds.append(tuple_(*key) >= _values(key, [*lead, lowest]))
+    bounds += [tuple_(*key) < _values(key, [*lead, highest]) for highest in below]
+    if lead and not below:
+        bounds.append(tuple_(*key[:-1]) <= _values(key, lead))
     return bounds
+
+
+def _values(key: list[Any], values: list[str]) -> Any:
+    return tuple_(*(literal(value, column.type) for column, value in zip(key, values, strict=False)))

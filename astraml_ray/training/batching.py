@@ -5,8 +5,10 @@ Cutting changes nothing but speed: losses are summed and divided by the number o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +17,11 @@ import torch
 
 from astraml_ray.data.encoding import IGNORED
 
-__all__ = ["Batch", "collate", "count_targets", "cut_by_length", "empty_batch", "overhead_tokens"]
+if TYPE_CHECKING:
+    from astraml_ray.training.collectives import World
+    from astraml_ray.training.objective import Objective
+
+__all__ = ["Batch", "collate", "count_targets", "cut_by_length", "cutting", "empty_batch", "overhead_tokens"]
 
 _CPU_OVERHEAD_TOKENS = 96
 _GPU_OVERHEAD_TOKENS = 16_384
@@ -51,6 +57,23 @@ def overhead_tokens(device: torch.device) -> int:
     The CPU's figure is measured; the GPU's is an estimate that hardly ever cuts, since kernel launches dominate there.
     """
     return _CPU_OVERHEAD_TOKENS if device.type == "cpu" else _GPU_OVERHEAD_TOKENS
+
+
+def cutting(objective: Objective, batch_size: int, world: World, *, divisor: int = 1) -> dict[str, Any]:
+    """How a worker's part of a micro-batch is collated: the arguments of `collate`, all but the table.
+
+    Args:
+        objective: Of the task.
+        batch_size: Rows of a micro-batch over all workers.
+        world: The workers.
+        divisor: Cuts the part of a worker into so many parts at least.
+    """
+    return {
+        "classification": objective.classification,
+        "pad_id": objective.pad_id,
+        "overhead": overhead_tokens(world.device),
+        "most": max(1, math.ceil(batch_size / world.world_size / divisor)),
+    }
 
 
 def cut_by_length(lengths: npt.NDArray[np.int64], overhead: int, most: int) -> list[npt.NDArray[np.int64]]:

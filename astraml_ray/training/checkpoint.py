@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
@@ -16,8 +17,20 @@ from astraml_ray.errors import StorageError
 from astraml_ray.training.early_stopping import Patience
 from astraml_ray.training.run_folder import RunFolder
 
-__all__ = ["CheckpointStore", "FolderCheckpoints", "MemoryCheckpoints", "Progress", "restore", "snapshot", "weights_of"]
+__all__ = [
+    "WEIGHTS",
+    "CheckpointStore",
+    "FolderCheckpoints",
+    "MemoryCheckpoints",
+    "Progress",
+    "checkpoint_folder",
+    "load_weights",
+    "restore",
+    "snapshot",
+    "weights_of",
+]
 
+_LOG = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 _OPTIMIZER = "optimizer.pt"
@@ -32,7 +45,8 @@ class Progress:
         scored: The step of the last evaluation.
         patience: Early stopping's state.
         best_metrics: Validation metrics of the best model.
-        train_loss: Mean loss of the training targets since the evaluation before.
+        train_loss: Mean loss of the training targets between the last two evaluations.
+        interval: Sum of the losses since the last evaluation, and number of their targets.
     """
 
     step: int = 0
@@ -40,6 +54,7 @@ class Progress:
     patience: Patience = field(default_factory=Patience)
     best_metrics: dict[str, float] = field(default_factory=dict)
     train_loss: float | None = None
+    interval: tuple[float, float] = (0.0, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -48,7 +63,8 @@ class Progress:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Progress:
         """The reverse of to_dict."""
-        return cls(**{**data, "patience": Patience(**data["patience"])})
+        interval = tuple(data.get("interval", (0.0, 0.0)))
+        return cls(**{**data, "patience": Patience(**data["patience"]), "interval": interval})
 
 
 class CheckpointStore(Protocol):
@@ -122,13 +138,15 @@ class FolderCheckpoints:
             pending.result()
 
     def _write(self, progress: Progress, files: dict[str, bytes]) -> None:
-        place = f"checkpoints/{_name(progress.step)}"
+        place = checkpoint_folder(progress.step)
         listing = {}
         for name, data in files.items():
             self._folder.write(f"{place}/{name}", data)
             listing[name] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         manifest = {"progress": progress.to_dict(), "files": listing}
         self._folder.write(f"{place}/{_MANIFEST}", json.dumps(manifest, indent=1).encode())
+        size = sum(len(data) for data in files.values())
+        _LOG.info("step %d: checkpoint saved, %.1f MB", progress.step, size / 1e6)
         self._prune(progress)
 
     def _prune(self, progress: Progress) -> None:
@@ -136,7 +154,7 @@ class FolderCheckpoints:
         kept = {*steps[-self._keep :], progress.patience.best_step}
         for step in steps:
             if step not in kept:
-                self._folder.remove(f"checkpoints/{_name(step)}")
+                self._folder.remove(checkpoint_folder(step))
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there, whole or not."""
@@ -145,7 +163,7 @@ class FolderCheckpoints:
     def manifest(self, step: int) -> dict[str, Any] | None:
         """The manifest of a checkpoint, or None while it is not complete."""
         try:
-            document: dict[str, Any] = json.loads(self._folder.read(f"checkpoints/{_name(step)}/{_MANIFEST}"))
+            document: dict[str, Any] = json.loads(self._folder.read(f"{checkpoint_folder(step)}/{_MANIFEST}"))
         except (StorageError, ValueError):
             return None
         return document
@@ -162,7 +180,7 @@ class FolderCheckpoints:
         files = {}
         for name, expected in manifest["files"].items():
             try:
-                files[name] = self._folder.read(f"checkpoints/{_name(step)}/{name}")
+                files[name] = self._folder.read(f"{checkpoint_folder(step)}/{name}")
             except StorageError:
                 return None
             if hashlib.sha256(files[name]).hexdigest() != expected["sha256"]:
@@ -174,12 +192,32 @@ class FolderCheckpoints:
         loaded = (self.load(step) for step in reversed(self.steps()))
         return next((checkpoint for checkpoint in loaded if checkpoint), None)
 
+    def is_whole(self, step: int) -> bool:
+        """Whether a checkpoint is there and undamaged; its files are read in pieces."""
+        manifest = self.manifest(step)
+        return manifest is not None and all(
+            self._hash(f"{checkpoint_folder(step)}/{name}") == expected["sha256"]
+            for name, expected in manifest["files"].items()
+        )
+
+    def _hash(self, name: str) -> str | None:
+        digest = hashlib.sha256()
+        try:
+            for piece in self._folder.pieces(name):
+                digest.update(piece)
+        except StorageError:
+            return None
+        return digest.hexdigest()
+
+    def progress_of(self, step: int) -> Progress | None:
+        """How far a complete checkpoint is, without reading its weights."""
+        manifest = self.manifest(step)
+        return Progress.from_dict(manifest["progress"]) if manifest else None
+
     def latest_progress(self) -> Progress:
-        """How far the newest whole checkpoint is, without loading its weights."""
-        for step in reversed(self.steps()):
-            if (checkpoint := self.load(step)) is not None:
-                return checkpoint[0]
-        return Progress()
+        """How far the newest whole checkpoint is, without holding its weights."""
+        found = (self.progress_of(step) for step in reversed(self.steps()) if self.is_whole(step))
+        return next((progress for progress in found if progress), Progress())
 
 
 class MemoryCheckpoints:
@@ -200,5 +238,6 @@ class MemoryCheckpoints:
         """Nothing is pending."""
 
 
-def _name(step: int) -> str:
-    return f"step-{step:09d}"
+def checkpoint_folder(step: int) -> str:
+    """Where a checkpoint lies in a run's folder."""
+    return f"checkpoints/step-{step:09d}"

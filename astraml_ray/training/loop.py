@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,23 +15,23 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from astraml_ray.data.microbatches import MicroBatch, Position
-from astraml_ray.errors import MemoryExhaustedError, NumericError
 from astraml_ray.spec.hyperparams import EarlyStopping, Hyperparams, Interval
-from astraml_ray.training.batching import (
-    Batch,
-    collate,
-    count_targets,
-    empty_batch,
-    overhead_tokens,
-)
+from astraml_ray.training.batching import Batch, collate, count_targets, cutting, empty_batch
 from astraml_ray.training.checkpoint import CheckpointStore, Progress, restore, snapshot
 from astraml_ray.training.collectives import World
 from astraml_ray.training.evaluation import EvaluationRows, evaluate
+from astraml_ray.training.memory import memory_errors
+from astraml_ray.training.narration import Narrator
 from astraml_ray.training.objective import Objective
 from astraml_ray.training.optimizer import build_optimizer, build_scheduler
+from astraml_ray.training.precision import Precision
+from astraml_ray.training.stop import STOP_CODES
+from astraml_ray.training.tally import Tally, not_finite
 from astraml_ray.training.timetable import Timetable
 
 __all__ = ["Outcome", "Reporter", "train"]
+
+_STOPS = {STOP_CODES["now"]: "stopped", STOP_CODES["keep_best"]: "stopped_keep_best"}
 
 
 class Reporter(Protocol):
@@ -42,8 +43,8 @@ class Reporter(Protocol):
     def flush(self) -> None:
         """Makes the records durable; a checkpoint follows, and a resumed run keeps the records before it."""
 
-    def stop_requested(self) -> bool:
-        """Whether this worker was asked to stop."""
+    def stop_requested(self) -> int:
+        """Whether this worker was asked to stop, and how: one of STOP_CODES, or 0. Only world rank 0 is asked."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        reason: `completed`, `early_stopping` or `stopped`.
+        reason: `completed`, `early_stopping`, `stopped` or `stopped_keep_best`.
         progress: Where it ended.
     """
 
@@ -73,6 +74,7 @@ def train(
     seed: int = 0,
     checkpoint_every: Interval | None = None,
     stop_after: int | None = None,
+    divisor: int = 1,
 ) -> Outcome:
     """Trains a model from its newest checkpoint, or from the start, to the end of the timetable.
 
@@ -89,6 +91,7 @@ def train(
         seed: Dropout follows from (seed, step, world_rank), so it needs no place in a checkpoint.
         checkpoint_every: More checkpoints than one per evaluation.
         stop_after: Leaves, saved, after this step (counted from the run's start).
+        divisor: Cuts a micro-batch into this many parts at least, to save memory; the result is the same.
 
     Raises:
         NumericError: The loss or the gradient is not finite.
@@ -96,7 +99,7 @@ def train(
     """
     optimizer = build_optimizer(model, hyper)
     scheduler = build_scheduler(optimizer, hyper, timetable)
-    precision = _Precision(hyper.precision, world.device)
+    precision = Precision(hyper.precision, world.device)
     progress = Progress()
     if (saved := checkpoints.latest()) is not None:
         progress = saved[0]
@@ -110,14 +113,11 @@ def train(
     save_steps = checkpoint_every.in_steps(timetable.steps_per_epoch) if checkpoint_every else None
     # Reading a number off a GPU stalls it; on a CPU it is there already.
     look_every = 1 if world.device.type == "cpu" else 10
-    cut: dict[str, Any] = {
-        "classification": objective.classification,
-        "pad_id": objective.pad_id,
-        "overhead": overhead_tokens(world.device),
-        "most": timetable.batch_size,
-    }
+    cut = cutting(objective, timetable.batch_size, world, divisor=divisor)
+    narrator = Narrator(world, timetable)
+    narrator.begin(model, progress, precision=precision.name, rows_at_a_time=cut["most"])
     source = batches(timetable.position(progress.step))
-    tally = _Tally(world.device)
+    tally = Tally(world.device, interval=progress.interval)
     reason = "completed"
     model.train()
     saved_step = progress.step
@@ -136,7 +136,8 @@ def train(
             if metrics is None:
                 reason = "stopped"
                 break
-            progress = _judge(progress, metrics, hyper, tally.interval_loss())
+            progress = replace(_judge(progress, metrics, hyper, tally.interval_loss()), interval=tally.interval)
+            narrator.evaluation(progress, metrics, hyper.early_stopping)
             scores = {f"validation/{name}": value for name, value in metrics.items()}
             waiting = {"early_stopping/waited": progress.patience.waited}
             reporter.report({**_place(timetable, step), **scores, **waiting})
@@ -157,11 +158,11 @@ def train(
         targets, stops = world.sum([count_targets(parts, shifted=objective.shifted), reporter.stop_requested()])
         if stops:
             # Nothing of this step is done: resuming begins with its first row.
-            reason = "stopped"
+            reason = _STOPS[int(stops)]
             break
         parts = parts or [empty_batch(classification=objective.classification, pad_id=objective.pad_id)]
         loss = torch.zeros((), dtype=torch.float64, device=world.device)
-        with _memory_errors(step, parts):
+        with memory_errors(functools.partial(_did_not_fit, step + 1, parts)):
             for index, part in enumerate(parts):
                 with no_sync() if index < len(parts) - 1 else contextlib.nullcontext():
                     with precision.autocast():
@@ -178,8 +179,12 @@ def train(
         looks = [look_every, eval_steps, save_steps or eval_steps]
         if progress.step in (last, total) or any(progress.step % every == 0 for every in looks):
             rate = {"train/learning_rate": scheduler.get_last_lr()[0]}
-            reporter.report({**_place(timetable, progress.step), **rate, **tally.record(world, step=progress.step)})
-    if reason == "stopped" or progress.step == stop_after:
+            record = {**_place(timetable, progress.step), **rate, **tally.record(world, step=progress.step)}
+            progress = replace(progress, interval=tally.interval)
+            reporter.report(record)
+            narrator.step(record)
+    narrator.end(reason, progress)
+    if reason in _STOPS.values() or progress.step == stop_after:
         save()
     checkpoints.wait()
     return Outcome(reason, progress)
@@ -190,34 +195,34 @@ def _evaluate(
     validation: EvaluationRows | None,
     objective: Objective,
     world: World,
-    precision: _Precision,
+    precision: Precision,
     reporter: Reporter,
     cut: dict[str, Any],
 ) -> dict[str, float] | None:
     if validation is None:
         return {}
-    return evaluate(
-        model, validation, objective, world, cut=cut, autocast=precision.autocast, interrupted=reporter.stop_requested
-    )
+    with memory_errors(lambda: f"the evaluation did not fit into memory, at {cut['most']} sequences at a time"):
+        return evaluate(
+            model,
+            validation,
+            objective,
+            world,
+            cut=cut,
+            autocast=precision.autocast,
+            # Who wants the best model wants to know whether this is it.
+            interrupted=lambda: reporter.stop_requested() == STOP_CODES["now"],
+        )
 
 
 def _judge(progress: Progress, metrics: dict[str, float], hyper: Hyperparams, train_loss: float) -> Progress:
     """Progress after an evaluation: is this the best model so far?"""
     if not math.isfinite(metrics.get("loss", 0.0)):
-        raise _not_finite("validation loss", progress.step)
+        raise not_finite("validation loss", progress.step)
     rule = hyper.early_stopping or EarlyStopping()
     value = metrics.get(rule.monitor.removeprefix("validation/"), math.nan)
     patience = progress.patience.after(value, progress.step, rule)
     best = metrics if patience.best_step == progress.step else progress.best_metrics
     return replace(progress, scored=progress.step, patience=patience, best_metrics=best, train_loss=train_loss)
-
-
-def _not_finite(what: str, step: int) -> NumericError:
-    return NumericError(
-        f"the {what} is not finite at step {step}",
-        param="/hyperparams/lr",
-        hint="lower lr, add warmup_steps, set max_grad_norm, or use precision fp32 or bf16",
-    )
 
 
 def _place(timetable: Timetable, step: int) -> dict[str, Any]:
@@ -229,96 +234,6 @@ def _seed(seed: int, step: int, world: World) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 4099 + world.world_rank & 0x7FFF_FFFF_FFFF_FFFF)
 
 
-@contextlib.contextmanager
-def _memory_errors(step: int, parts: list[Batch]) -> Iterator[None]:
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        text = str(error)
-        if (
-            isinstance(error, RuntimeError)
-            and not isinstance(error, torch.OutOfMemoryError)
-            and "allocate memory" not in text
-        ):
-            raise
-        shape = max((tuple(part.input_ids.shape) for part in parts), key=lambda s: s[0] * s[1])
-        raise MemoryExhaustedError(
-            f"step {step + 1} did not fit into memory; its largest part has {shape[0]} sequences of {shape[1]} tokens",
-            param="/hyperparams/batch_size",
-            hint="halve batch_size and double gradient_accumulation_steps (same result), or lower max_length",
-        ) from error
-
-
-class _Precision:
-    """fp32, or autocast to bf16 or fp16; fp16 scales its losses."""
-
-    def __init__(self, wanted: str, device: torch.device) -> None:
-        if wanted == "auto":
-            wanted = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-        self._device = device.type
-        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[wanted]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=wanted == "fp16")
-
-    def autocast(self) -> Any:
-        """The context of a forward."""
-        return contextlib.nullcontext() if self._dtype is None else torch.autocast(self._device, self._dtype)
-
-    def step(self, optimizer: Any, model: torch.nn.Module, max_norm: float | None) -> torch.Tensor:
-        """Clips and steps; returns the gradient's norm before clipping."""
-        self.scaler.unscale_(optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm if max_norm is not None else math.inf)
-        self.scaler.step(optimizer)
-        self.scaler.update()
-        # fp16 skips a step whose scaled gradient overflows, and lowers the scale: that is no failure.
-        return norm if not self.scaler.is_enabled() else torch.nan_to_num(norm, posinf=0.0, nan=0.0)
-
-
-class _Tally:
-    """Sums between two looks, kept on the device, and between two evaluations."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)
-        self._targets = self._rows = self._waited = 0.0
-        self._interval = [0.0, 0.0]
-        self._since: float | None = None
-
-    def add(self, loss: Any, targets: float, norm: Any, *, rows: int, waited: float, started: float) -> None:
-        """Counts one step."""
-        self._since = self._since or started
-        self._sums += torch.stack([loss, norm.double()])
-        self._norm = norm
-        self._targets += targets
-        self._rows += rows
-        self._waited += waited
-
-    def record(self, world: World, *, step: int) -> dict[str, float]:
-        """The metrics since the last look; starts anew.
-
-        Raises:
-            NumericError: A loss or a gradient since then is not finite.
-        """
-        loss, norms = self._sums.tolist()
-        (loss,) = world.sum([loss])
-        if not (math.isfinite(loss) and math.isfinite(norms)):
-            what = "loss" if not math.isfinite(loss) else "gradient"
-            raise _not_finite(what, step)
-        elapsed = time.perf_counter() - (self._since or 0.0)
-        mean = loss / max(1.0, self._targets)
-        self._interval[0] += loss
-        self._interval[1] += self._targets
-        record = {
-            "train/loss": mean,
-            "train/gradient_norm": float(self._norm),
-            "train/rows_per_second": self._rows / elapsed,
-            "data/wait_share": self._waited / elapsed,
-        }
-        self._sums.zero_()
-        self._targets = self._rows = self._waited = 0.0
-        self._since = None
-        return record
-
-    def interval_loss(self) -> float:
-        """Mean loss since the evaluation before; starts anew."""
-        mean = self._interval[0] / max(1.0, self._interval[1])
-        self._interval = [0.0, 0.0]
-        return mean
+def _did_not_fit(step: int, parts: Sequence[Batch]) -> str:
+    rows, tokens = max((tuple(part.input_ids.shape) for part in parts), key=lambda shape: shape[0] * shape[1])
+    return f"step {step} did not fit into memory; its largest part has {rows} sequences of {tokens} tokens"

@@ -13,10 +13,15 @@ from tensorboardX import SummaryWriter
 from astraml_ray.data.objects import resolve
 from astraml_ray.training.run_folder import RunFolder
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "now"]
 
 _FLUSH_S = 5.0
 _METRICS = "metrics.jsonl"
+
+
+def now() -> float:
+    """Seconds since the epoch, to the millisecond."""
+    return round(time.time(), 3)
 
 
 class Recorder:
@@ -41,8 +46,8 @@ class Recorder:
         return b"".join(line for line in whole if json.loads(line)["step"] <= step)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Takes one record."""
-        self._pending.append(json.dumps({**record, "time": round(time.time(), 3)}).encode() + b"\n")
+        """Takes one record; its `time` is now, unless it has one."""
+        self._pending.append(json.dumps({**record, "time": record.get("time") or now()}).encode() + b"\n")
         for name, value in record.items():
             if "/" in name:
                 self._board.add_scalar(name, value, record["step"])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,9 @@ from astraml_ray.data.objects import join, resolve
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
 
 __all__ = ["RunFolder"]
+
+
+_PIECE_BYTES = 8 << 20
 
 
 class RunFolder:
@@ -55,6 +60,41 @@ class RunFolder:
                     temporary.unlink(missing_ok=True)
             else:
                 filesystem.pipe_file(path, data)
+
+    def copy_from(self, source: RunFolder, name: str) -> str:
+        """Copies a file of another run, in pieces, whole or not at all; returns its SHA-256.
+
+        Raises:
+            StorageError: It is not there, or this folder cannot be written.
+        """
+        digest = hashlib.sha256()
+        with self._guard(name):
+            filesystem, path = resolve(self.path(name))
+            place = Path(path).parent if self.is_local else Path(tempfile.gettempdir())
+            place.mkdir(parents=True, exist_ok=True)
+            temporary = place / f".{name.rsplit('/', 1)[-1]}.{uuid.uuid4().hex[:8]}"
+            try:
+                with temporary.open("wb") as file:
+                    for piece in source.pieces(name):
+                        digest.update(piece)
+                        file.write(piece)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if self.is_local:
+                    temporary.replace(path)
+                else:
+                    filesystem.put_file(str(temporary), path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return digest.hexdigest()
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """A file's bytes, a few megabytes at a time."""
+        with self._guard(name):
+            filesystem, path = resolve(self.path(name))
+            with filesystem.open(path, "rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    yield piece
 
     def append(self, name: str, data: bytes) -> None:
         """Appends to a file on disk."""

@@ -1,60 +1,28 @@
-"""Runs a spec: prepare, then TorchTrainer.fit() until it is done, from the last checkpoint each time."""
+"""Runs a spec: prepare, then one attempt after another until it is done, from the last checkpoint each time."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import tempfile
-import threading
+import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy
-import pyarrow
 import ray
-import ray.data
-import ray.train
-import tokenizers
-import torch
-import transformers
-from ray.train.torch import TorchConfig, TorchTrainer
 
-import astraml_ray
-from astraml_ray.data.stream import RankDataConfig, ray_stream
-from astraml_ray.errors import AstraError, InfrastructureError, RunStopped
-from astraml_ray.settings import WORKER_ENVIRONMENT, Settings
+from astraml_ray.errors import AstraError, RepeatedFailureError, RunStopped
 from astraml_ray.spec import JobSpec
-from astraml_ray.training.channel import RunChannel
+from astraml_ray.spec.placement import Placement, place
+from astraml_ray.training.attempt import Attempt, Watcher
 from astraml_ray.training.checkpoint import FolderCheckpoints
-from astraml_ray.training.failures import classify, retry_delay_s
-from astraml_ray.training.placement import Placement, place
+from astraml_ray.training.failures import AttemptFailure, Decision, decide, divisor_after, error_class
+from astraml_ray.training.orphans import remove_orphans
 from astraml_ray.training.preparation import RunInputs, store_inputs
+from astraml_ray.training.receipt import build_result, read_result, write_account
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.training.timetable import Timetable
-from astraml_ray.training.worker import Assignment, split_reader, train_worker
 
-__all__ = ["Watcher", "cluster", "new_run_id", "run_attempts", "start_run"]
-
-_POLL_S = 0.2
-
-
-@dataclass(frozen=True)
-class Watcher:
-    """Who follows a run.
-
-    Attributes:
-        on_event: Takes records of the workers, and events with a `message`.
-        stop: Set when the run should save and leave.
-    """
-
-    on_event: Callable[[dict[str, Any]], None]
-    stop: threading.Event
+__all__ = ["Watcher", "new_run_id", "run_attempts", "start_run"]
 
 
 def new_run_id(spec: JobSpec) -> str:
@@ -62,35 +30,6 @@ def new_run_id(spec: JobSpec) -> str:
     base = spec.name or spec.model.name.rstrip("/").rsplit("/", 1)[-1] or "run"
     clean = "".join(c if c.isalnum() or c in "._-" else "-" for c in base).strip(".-_")[:60]
     return f"{clean or 'run'}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
-
-
-@contextmanager
-def cluster(settings: Settings, workers: int) -> Iterator[int | None]:
-    """Connects to the cluster of RAY_ADDRESS, or starts one for this run alone.
-
-    Yields:
-        The cores of this machine if the cluster is its own, else None.
-    """
-    quiet = {"log_to_driver": False, "logging_level": "error", "configure_logging": True}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        if settings.ray_address:
-            ray.init(address=settings.ray_address, **quiet)
-        else:
-            # More logical CPUs than cores, so that the data tasks always find one.
-            ray.init(address="local", num_cpus=max(cores, workers) + 2, include_dashboard=False, **quiet)
-    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        where = (
-            f"the Ray cluster {settings.ray_address} does not answer" if settings.ray_address else "Ray does not start"
-        )
-        hint = "check RAY_ADDRESS, and that the cluster's Ray version and token are this machine's"
-        raise InfrastructureError(
-            f"{where}: {(str(error) or type(error).__name__).splitlines()[0]}", hint=hint
-        ) from error
-    try:
-        yield None if settings.ray_address else cores
-    finally:
-        ray.shutdown()
 
 
 def start_run(inputs: RunInputs, folder: RunFolder, local_cores: int | None) -> tuple[RunInputs, Placement]:
@@ -119,149 +58,119 @@ def start_run(inputs: RunInputs, folder: RunFolder, local_cores: int | None) -> 
 
 
 def run_attempts(
-    inputs: RunInputs, folder: RunFolder, placement: Placement, watcher: Watcher, *, stop_after: int | None = None
+    inputs: RunInputs,
+    folder: RunFolder,
+    placement: Placement,
+    watcher: Watcher,
+    *,
+    history: Sequence[AttemptFailure] = (),
+    stop_after: int | None = None,
 ) -> dict[str, Any]:
-    """Trains to the end; failures of the infrastructure are tried again from the last checkpoint.
+    """Trains to the end, trying again from the last checkpoint where that may help.
+
+    A run that is over already answers with its result. Whatever happens, no actor and no placement group is left.
+
+    Args:
+        inputs: Of the run.
+        folder: Of the run.
+        placement: What the workers get.
+        watcher: Who follows it. Besides records it gets the events `attempt_started` and `attempt_failed`.
+        history: Failures of earlier attempts, if whoever watched them was restarted.
+        stop_after: See loop.train; such a run writes no result.
 
     Returns:
-        The result object of `astraml run --output json`; also written as result.json, beside receipt.json.
+        The result object of `astraml run --output json`; also written as result.json, beside receipt.json. Its
+        `status` is `cancelled` if the run was stopped and its best model kept.
 
     Raises:
         RunStopped: The watcher asked for it; the run is saved.
         AstraError: What failed, when trying again does not help.
     """
+    if stop_after is None and (result := read_result(folder)) is not None:
+        return result
+    remove_orphans()
     checkpoints = FolderCheckpoints(folder, keep=inputs.spec.checkpoint.keep)
-    failures: list[int] = []
+    failures = list(history)
     started = time.time()
     while True:
-        start = checkpoints.latest_progress().step
+        if _wants_to_leave(watcher):
+            raise _stopped(folder, checkpoints.latest_progress().step)
+        start, divisor = checkpoints.latest_progress().step, divisor_after(failures)
+        number = len(failures) + 1
+        watcher.on_event(_started(number, start, divisor))
+        attempt = Attempt(inputs, folder, placement, watcher, start=start, divisor=divisor, stop_after=stop_after)
         try:
-            outcome = _attempt(inputs, folder, placement, watcher, start=start, stop_after=stop_after)
+            outcome = attempt.run()
             break
         except AstraError as error:
-            failures.append(checkpoints.latest_progress().step)
-            delay = retry_delay_s(error, failures, max_retries=inputs.spec.limits.max_retries)
-            if delay is None or watcher.stop.is_set():
-                raise
-            message = f"{error.message}; going on from step {failures[-1]} in {delay:.0f} s"
-            watcher.on_event({"event": "retry", "message": message})
-            watcher.stop.wait(delay)
+            step = checkpoints.latest_progress().step
+            failures.append(AttemptFailure(error.code, error.message, step, attempt.last_step, error.rank))
+            decision = _decide(error, failures, inputs, placement)
+            watcher.on_event(_failed(number, error, failures[-1], decision))
+            if not decision.retry and not (error.retryable and _wants_to_leave(watcher)):
+                raise _final(error, decision) from error
+        watcher.stop.wait(decision.delay_s)
     if outcome["reason"] == "stopped":
-        raise RunStopped(
-            f"stopped and saved at step {outcome['steps']}",
-            param=folder.uri,
-            hint=f"go on: astraml run --resume {folder.uri}",
-        )
-    result = _result(inputs, folder, outcome, attempts=len(failures) + 1)
+        late = watcher.grace_s if attempt.forced else None
+        raise _stopped(folder, outcome.get("steps", checkpoints.latest_progress().step), late=late)
+    result = build_result(inputs, folder, outcome, attempts=number, divisor=divisor)
     if stop_after is None:
-        folder.write("receipt.json", json.dumps(_receipt(inputs, outcome, started), indent=1).encode())
-        folder.write("result.json", json.dumps(result, indent=1).encode())
+        write_account(result, inputs, folder, outcome, started=started)
     return result
 
 
-def _attempt(
-    inputs: RunInputs, folder: RunFolder, placement: Placement, watcher: Watcher, *, start: int, stop_after: int | None
-) -> dict[str, Any]:
-    """One fit(); it runs in a thread, so that this one can watch and be interrupted."""
-    channel = ray.remote(RunChannel).options(num_cpus=0).remote()
-    timetable = Timetable.of(inputs.spec.hyperparams, inputs.train_rows)
-    assignment = Assignment(inputs, folder, channel, start, placement.threads, stop_after)
-    reader = split_reader(inputs, "train", placement.workers)
-    dataset = ray_stream(reader, epochs=timetable.epochs, position=timetable.position(start))
-    trainer = TorchTrainer(
-        train_worker,
-        train_loop_config={"assignment": assignment},
-        torch_config=TorchConfig(timeout_s=300),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=placement.workers,
-            use_gpu=placement.gpus_per_worker > 0,
-            resources_per_worker={"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker},
-        ),
-        # Checkpoints and retries are ours: Ray's are kept out of the way, under a name used once.
-        run_config=ray.train.RunConfig(
-            name=f"{folder.name}-{uuid.uuid4().hex[:8]}",
-            storage_path=_scratch(),
-            worker_runtime_env={"env_vars": dict(WORKER_ENVIRONMENT)},
-        ),
-        datasets={"train": dataset},
-        dataset_config=RankDataConfig(),
-    )
-    failure: list[BaseException] = []
-
-    def fit() -> None:
-        try:
-            trainer.fit()
-        except BaseException as error:
-            failure.append(error)
-
-    thread = threading.Thread(target=fit, daemon=True, name="fit")
-    thread.start()
-    seen = asked = False
-    outcome: dict[str, Any] | None = None
-    alive = True
-    while alive:
-        thread.join(_POLL_S)
-        alive = thread.is_alive()
-        records, outcome = ray.get(channel.drain.remote())
-        for record in records:
-            seen = True
-            watcher.on_event(record)
-        if watcher.stop.is_set() and not asked:
-            asked = True
-            if not seen:  # nothing is trained yet, so nothing is lost
-                return {"reason": "stopped", "steps": start}
-            ray.get(channel.request_stop.remote())
-    if failure and outcome is None:
-        raise classify(failure[0]) from failure[0]
-    ray.kill(channel)
-    if outcome is None:
-        raise InfrastructureError("the workers ended without a result", hint="see the Ray logs of the session")
-    return outcome
+def _wants_to_leave(watcher: Watcher) -> bool:
+    return watcher.stop.mode == "now"
 
 
-def _scratch() -> str:
-    """Where Ray Train keeps its own few files; nothing of the run is there."""
-    return str(Path(tempfile.gettempdir()) / "astraml-ray-train")
-
-
-def _result(inputs: RunInputs, folder: RunFolder, outcome: dict[str, Any], *, attempts: int) -> dict[str, Any]:
+def _decide(error: AstraError, failures: Sequence[AttemptFailure], inputs: RunInputs, placement: Placement) -> Decision:
     hyper = inputs.spec.hyperparams
-    rows = {f"{name}_rows": split.total_rows for name, split in inputs.manifest.splits.items()}
-    return {
-        "status": "succeeded",
-        "reason": outcome["reason"],
-        "run_id": folder.name,
-        "run_path": folder.uri,
-        "model_path": folder.path("model"),
-        "task": inputs.spec.task,
-        "steps": outcome["steps"],
-        "best_step": outcome["best_step"],
-        "epochs_completed": outcome["epochs_completed"],
-        **rows,
-        "effective_batch_size": hyper.batch_size * hyper.gradient_accumulation_steps,
-        "workers": inputs.spec.resources.workers,
-        "attempts": attempts,
-        "metrics": outcome["metrics"],
-    }
+    return decide(
+        error,
+        failures,
+        max_retries=inputs.spec.limits.max_retries,
+        micro_rows=hyper.batch_size,
+        workers=placement.workers,
+        accumulation=hyper.gradient_accumulation_steps,
+        jitter=random.random(),
+    )
 
 
-def _receipt(inputs: RunInputs, outcome: dict[str, Any], started: float) -> dict[str, Any]:
-    """What it takes to tell whether two runs are the same."""
+def _final(error: AstraError, decision: Decision) -> AstraError:
+    """The error that a run ends with: the last one, or that it is always the same."""
+    if decision.reason == error.code:
+        error.message = decision.message
+        return error
+    final = RepeatedFailureError(decision.message, param=error.param, hint=error.hint)
+    final.rank = error.rank
+    return final
+
+
+def _stopped(folder: RunFolder, step: int, *, late: float | None = None) -> RunStopped:
+    lost = f"; the workers were ended after {late:g} s, and what they did since is lost" if late else ""
+    stopped = RunStopped(
+        f"stopped and saved at step {step}{lost}" if step else f"stopped before the first checkpoint{lost}",
+        param=folder.uri,
+        hint=f"go on: astraml run --resume {folder.uri}",
+    )
+    stopped.step = step
+    return stopped
+
+
+def _started(number: int, start: int, divisor: int) -> dict[str, Any]:
+    message = f"attempt {number} starts " + (f"from step {start}" if start else "at the beginning")
+    return {"event": "attempt_started", "message": message, "attempt": number, "step": start, "divisor": divisor}
+
+
+def _failed(number: int, error: AstraError, failure: AttemptFailure, decision: Decision) -> dict[str, Any]:
     return {
-        "spec_sha256": inputs.spec.digest(),
-        "manifest_sha256": inputs.manifest.digest(),
-        "weights_sha256": outcome.get("weights_sha256"),
-        "seed": inputs.spec.seed,
-        "started_at": started,
-        "finished_at": time.time(),
-        "versions": {
-            "astraml": astraml_ray.__version__,
-            "python": platform.python_version(),
-            "ray": ray.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "tokenizers": tokenizers.__version__,
-            "numpy": numpy.__version__,
-            "pyarrow": pyarrow.__version__,
-        },
+        "event": "attempt_failed",
+        "message": decision.message,
+        "attempt": number,
+        "error": {**error.as_dict(), "class": error_class(error), "retryable": error.retryable, "rank": error.rank},
+        "step": failure.step,
+        "failed_step": failure.failed_step,
+        "next": "retry" if decision.retry else "give_up",
+        "delay_s": round(decision.delay_s, 3),
+        "divisor": decision.divisor,
     }

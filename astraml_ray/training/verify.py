@@ -7,11 +7,12 @@ from typing import Any
 
 from astraml_ray.errors import StorageError
 from astraml_ray.settings import Settings
+from astraml_ray.spec.placement import place
 from astraml_ray.training.checkpoint import WEIGHTS, FolderCheckpoints
-from astraml_ray.training.placement import place
+from astraml_ray.training.cluster import cluster
 from astraml_ray.training.preparation import load_inputs
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.training.runner import Watcher, cluster, run_attempts
+from astraml_ray.training.runner import Watcher, run_attempts
 
 __all__ = ["verify_run"]
 

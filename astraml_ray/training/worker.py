@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,22 +19,27 @@ import torch
 
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
-from astraml_ray.errors import InfrastructureError, StorageError
+from astraml_ray.errors import AstraError, InfrastructureError, StorageError
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
-from astraml_ray.training.batching import overhead_tokens
-from astraml_ray.training.channel import ChannelReporter, SilentReporter
+from astraml_ray.training.batching import cutting
+from astraml_ray.training.channel import ChannelReporter, SilentReporter, line_shipper
 from astraml_ray.training.checkpoint import WEIGHTS, FolderCheckpoints, load_weights
 from astraml_ray.training.collectives import World
 from astraml_ray.training.evaluation import EvaluationRows, evaluate
-from astraml_ray.training.loop import Outcome, train
+from astraml_ray.training.logs import capture_logs
+from astraml_ray.training.loop import Outcome, Reporter, train
+from astraml_ray.training.memory import memory_errors
 from astraml_ray.training.models import build_model
 from astraml_ray.training.objective import Objective
 from astraml_ray.training.preparation import RunInputs
 from astraml_ray.training.records import Recorder
 from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.timetable import Timetable
 
 __all__ = ["Assignment", "split_reader", "train_worker"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,7 @@ class Assignment:
         start: Step from which the attempt's stream begins.
         threads: torch threads of a worker.
         stop_after: See loop.train.
+        divisor: See loop.train.
     """
 
     inputs: RunInputs
@@ -54,6 +62,7 @@ class Assignment:
     start: int
     threads: int
     stop_after: int | None = None
+    divisor: int = 1
 
 
 def split_reader(inputs: RunInputs, split: str, world_size: int) -> BlockReader:
@@ -76,45 +85,86 @@ def train_worker(config: dict[str, Any]) -> None:
     assignment: Assignment = config["assignment"]
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
+    with capture_logs(line_shipper(assignment.channel), rank=world.world_rank):
+        try:
+            with _reporter(assignment, world) as reporter:
+                model, result = _train(assignment, world, reporter)
+                if world.world_rank == 0:
+                    world.barrier()  # the other workers have said all they had to say
+                    if model is not None:
+                        result["weights_sha256"] = _publish(model, assignment.inputs, assignment.folder)
+        except BaseException as error:
+            _LOG.exception("worker %d of %d failed", world.world_rank, world.world_size)
+            _tell_failure(assignment.channel, world, error)
+            raise
+    # Whoever watches ends the workers as soon as it has the outcome: everything must be out by then.
+    if world.world_rank == 0:
+        ray.get(assignment.channel.finish.remote(result))
+    else:
+        world.barrier()
+
+
+def _tell_failure(channel: Any, world: World, error: BaseException) -> None:
+    """Lets whoever watches know which worker failed first, before the others fail for want of it."""
+    code = error.code if isinstance(error, AstraError) else None
+    failure = {"class": type(error).__name__, "code": code, "message": str(error)[:2000]}
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(channel.fail.remote(world.world_rank, time.time(), failure))
+
+
+def _train(assignment: Assignment, world: World, reporter: Reporter) -> tuple[torch.nn.Module | None, dict[str, Any]]:
+    """Trains, and scores the test set; returns the model, if it is to be published, and the outcome."""
     inputs, folder, spec = assignment.inputs, assignment.folder, assignment.inputs.spec
     torch.set_num_threads(assignment.threads)
     if world.device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
 
-    model = build_model(spec.task, inputs.config, inputs.blueprint, seed=spec.seed).to(world.device)
+    with memory_errors(lambda: "the model did not fit into memory", param="/model"):
+        model = build_model(spec.task, inputs.config, inputs.blueprint, seed=spec.seed).to(world.device)
     objective = Objective(spec.task, len(inputs.manifest.labels), inputs.tokenizer.pad_token_id)
     checkpoints = FolderCheckpoints(folder, keep=spec.checkpoint.keep)
     timetable = Timetable.of(spec.hyperparams, inputs.train_rows)
-    with _reporter(assignment, world) as reporter:
-        outcome = train(
-            model,
-            lambda position: _stream(position, assignment, timetable, world),
-            timetable=timetable,
-            hyper=spec.hyperparams,
-            objective=objective,
-            validation=EvaluationRows(split_reader(inputs, "validation", world.world_size), world.world_rank),
-            checkpoints=checkpoints,
-            reporter=reporter,
-            world=world,
-            seed=spec.seed,
-            checkpoint_every=parse_interval(spec.checkpoint.every) if spec.checkpoint.every else None,
-            stop_after=assignment.stop_after,
-        )
-        world.barrier()
-        result = _result(outcome, timetable)
-        if outcome.reason != "stopped" and assignment.stop_after is None:
-            rule = spec.hyperparams.early_stopping or EarlyStopping()
-            best = outcome.progress.patience.best_step if rule.restore_best else None
-            if best is not None and best != outcome.progress.step:
-                load_weights(_files_of(checkpoints, best, folder)[WEIGHTS], model)
-            scores = _test(model, inputs, objective, world)
-            result["metrics"] |= scores
-            if world.world_rank == 0:
-                reporter.report({"step": outcome.progress.step, "epoch": result["epochs"], **scores})
-                result["weights_sha256"] = _publish(model, inputs, folder)
-        if world.world_rank == 0:
-            ray.get(assignment.channel.finish.remote(result))
+    outcome = train(
+        model,
+        lambda position: _stream(position, assignment, timetable, world),
+        timetable=timetable,
+        hyper=spec.hyperparams,
+        objective=objective,
+        validation=EvaluationRows(split_reader(inputs, "validation", world.world_size), world.world_rank),
+        checkpoints=checkpoints,
+        reporter=reporter,
+        world=world,
+        seed=spec.seed,
+        checkpoint_every=parse_interval(spec.checkpoint.every) if spec.checkpoint.every else None,
+        stop_after=assignment.stop_after,
+        divisor=assignment.divisor,
+    )
+    world.barrier()
+    result = _result(outcome, timetable)
+    if outcome.reason == "stopped" or assignment.stop_after is not None:
+        return None, result
+    _load_best(model, outcome, assignment, checkpoints, world)
+    scores = _test(model, assignment, objective, world, reporter)
+    if scores is None:
+        return None, {**result, "reason": "stopped"}
+    result["metrics"] |= scores
+    reporter.report({"step": outcome.progress.step, "epoch": result["epochs"], **scores})
+    return model, result
+
+
+def _load_best(
+    model: torch.nn.Module, outcome: Outcome, assignment: Assignment, checkpoints: FolderCheckpoints, world: World
+) -> None:
+    """Puts the best weights into the model, unless the last ones are wanted, or are the best."""
+    rule = assignment.inputs.spec.hyperparams.early_stopping or EarlyStopping()
+    best = outcome.progress.patience.best_step
+    wanted = rule.restore_best or outcome.reason == "stopped_keep_best"
+    if not wanted or best is None or best == outcome.progress.step:
+        return
+    if world.world_rank == 0:
+        _LOG.info("the best model is that of step %d", best)
+    load_weights(_files_of(checkpoints, best, assignment.folder)[WEIGHTS], model)
 
 
 @contextlib.contextmanager
@@ -168,19 +218,26 @@ def _result(outcome: Outcome, timetable: Timetable) -> dict[str, Any]:
     }
 
 
-def _test(model: torch.nn.Module, inputs: RunInputs, objective: Objective, world: World) -> dict[str, float]:
+def _test(
+    model: torch.nn.Module, assignment: Assignment, objective: Objective, world: World, reporter: Reporter
+) -> dict[str, float] | None:
+    """Scores of the test set, if there is one; None if the run was stopped meanwhile."""
+    inputs = assignment.inputs
     if "test" not in inputs.manifest.splits:
         return {}
     rows = EvaluationRows(split_reader(inputs, "test", world.world_size), world.world_rank)
-    size = inputs.spec.hyperparams.batch_size
-    cut = {
-        "classification": objective.classification,
-        "pad_id": objective.pad_id,
-        "overhead": overhead_tokens(world.device),
-        "most": size,
-    }
-    metrics = evaluate(model, rows, objective, world, cut=cut, autocast=contextlib.nullcontext) or {}
-    return {f"test/{name}": value for name, value in metrics.items()}
+    cut = cutting(objective, inputs.spec.hyperparams.batch_size, world, divisor=assignment.divisor)
+    with memory_errors(lambda: f"the test set did not fit into memory, at {cut['most']} sequences at a time"):
+        metrics = evaluate(
+            model,
+            rows,
+            objective,
+            world,
+            cut=cut,
+            autocast=contextlib.nullcontext,
+            interrupted=lambda: reporter.stop_requested() == STOP_CODES["now"],
+        )
+    return None if metrics is None else {f"test/{name}": value for name, value in metrics.items()}
 
 
 def _publish(model: Any, inputs: RunInputs, folder: RunFolder) -> str:
@@ -192,4 +249,5 @@ def _publish(model: Any, inputs: RunInputs, folder: RunFolder) -> str:
         for file in sorted(Path(temporary).glob("*.safetensors")):
             digest.update(file.read_bytes())
         folder.upload(Path(temporary), "model")
+    _LOG.info("the model is at %s", folder.path("model"))
     return digest.hexdigest()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import multiprocessing
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -29,7 +32,9 @@ from astraml_ray.training.collectives import World
 from astraml_ray.training.evaluation import EvaluationRows
 from astraml_ray.training.loop import Outcome, train
 from astraml_ray.training.models import Blueprint, build_model
+from astraml_ray.training.narration import Narrator
 from astraml_ray.training.objective import Objective
+from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.timetable import Timetable, lr_factor
 from tests.conftest import word_rows, write_dataset
 
@@ -42,6 +47,7 @@ class Log:
     """A reporter that keeps everything, and stops on demand."""
 
     stop_at: int | None = None
+    stop_mode: str = "now"
     records: list[dict[str, Any]] = field(default_factory=list)
     flushed: int = 0
 
@@ -51,8 +57,9 @@ class Log:
     def flush(self) -> None:
         self.flushed = len(self.records)
 
-    def stop_requested(self) -> bool:
-        return self.stop_at is not None and bool(self.records) and self.records[-1]["step"] >= self.stop_at
+    def stop_requested(self) -> int:
+        due = self.stop_at is not None and bool(self.records) and self.records[-1]["step"] >= self.stop_at
+        return STOP_CODES[self.stop_mode] if due else 0
 
     def values(self, name: str) -> list[float]:
         return [record[name] for record in self.records if name in record]
@@ -186,8 +193,12 @@ def test_k_micro_batches_of_b_equal_one_of_kb(exact: Setting, accumulation: int)
 def _worker(rank: int, size: int, setting: Setting, rendezvous: str, out: str, fields: dict[str, Any]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=size)
     torch.set_num_threads(1)
-    outcome, model, log = setting.run(hyper(**fields), world=World(rank, size))
-    torch.save((outcome.progress.to_dict(), model.state_dict(), log.records), f"{out}/{rank}.pt")
+    stop_at, divisor = fields.pop("keep_best_at", None), fields.pop("divisor", 1)
+    log = Log(stop_at=stop_at if rank == 0 else None, stop_mode="keep_best")
+    outcome, model, log = setting.run(hyper(**fields), world=World(rank, size), log=log, divisor=divisor)
+    torch.save(
+        ({**outcome.progress.to_dict(), "reason": outcome.reason}, model.state_dict(), log.records), f"{out}/{rank}.pt"
+    )
     dist.destroy_process_group()
 
 
@@ -214,6 +225,38 @@ def test_two_workers_equal_one_also_with_accumulation_and_an_idle_worker(exact: 
     )
     scores = [[r["validation/accuracy"] for r in w[2] if "validation/accuracy" in r] for w in workers]
     assert scores[0] == scores[1] == log.values("validation/accuracy")
+
+
+def test_a_divided_micro_batch_gives_the_same_result(exact: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """101 rows in micro-batches of 16: 8 parts are two rows each, and the last ones of an epoch have fewer."""
+    largest: list[int] = []
+    forward = Objective.logits_and_targets
+
+    def watched(self: Objective, model: Any, batch: Any) -> Any:
+        largest[-1] = max(largest[-1], len(batch.input_ids))
+        return forward(self, model, batch)
+
+    monkeypatch.setattr(Objective, "logits_and_targets", watched)
+    fields = {"batch_size": 16, "gradient_accumulation_steps": 2, "epochs": 1, "eval_every": "1 epochs"}
+    runs = []
+    for divisor in (1, 2, 8):
+        largest.append(0)
+        runs.append(exact.run(hyper(**fields), divisor=divisor))
+    whole = runs[0]
+    for parts in runs[1:]:
+        for name in ("train/loss", "validation/loss"):
+            assert np.allclose(whole[2].values(name), parts[2].values(name), rtol=0, atol=1e-6)
+        assert distance(whole[1], parts[1]) < 1e-6
+    assert largest[1:] == [8, 2]
+    assert largest[0] > 8
+
+
+def test_two_workers_divide_their_own_part(exact: Setting) -> None:
+    fields = {"batch_size": 16, "epochs": 1}
+    _, model, _ = exact.run(hyper(**fields))
+    workers = run_workers(exact, 2, divisor=4, **fields)
+    for _, weights, _ in workers:
+        assert max(float((weights[n] - p).abs().max()) for n, p in model.state_dict().items()) < 1e-6
 
 
 def test_losses_equal_those_of_hf_trainer(tmp_path: Path) -> None:
@@ -310,7 +353,7 @@ def test_resuming_after_any_step_is_bit_identical(noisy: Setting) -> None:
             assert kept.saved[-1][0].step == step
         resumed, model, rest = noisy.run(settings, checkpoints=kept, seed=3)
         assert distance(whole, model) == 0.0
-        assert resumed.progress.patience == outcome.progress.patience
+        assert resumed.progress == outcome.progress  # with the mean loss between two evaluations
         assert rest.values("train/loss") == log.values("train/loss")[step:]
 
 
@@ -351,6 +394,39 @@ def test_stopping_during_an_evaluation_keeps_the_work_and_scores_later(noisy: Se
     assert resumed.progress.scored == resumed.progress.step
 
 
+def test_keeping_the_best_stops_all_workers_at_the_same_step_and_lets_an_evaluation_end(noisy: Setting) -> None:
+    workers = run_workers(noisy, 2, keep_best_at=9, eval_every="5 steps")
+    assert {w[0]["reason"] for w in workers} == {"stopped_keep_best"}
+    assert {w[0]["step"] for w in workers} == {9}
+    kept = MemoryCheckpoints()
+    during, _, _ = noisy.run(
+        hyper(eval_every="5 steps"), checkpoints=kept, log=Log(stop_at=5, stop_mode="keep_best"), seed=3
+    )
+    assert (during.reason, during.progress.step, during.progress.scored) == ("stopped_keep_best", 5, 5)
+    assert during.progress.patience.best_step == kept.saved[-1][0].step == 5
+
+
+def test_the_loop_tells_what_it_does_on_the_first_worker_alone(
+    noisy: Setting, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("astraml_ray.training.narration._STEP_LINE_S", 0.0)
+    rule = EarlyStopping(patience=2, min_delta=0.5)
+    with caplog.at_level("INFO", "astraml_ray"):
+        noisy.run(hyper(lr=1e-9, eval_every="5 steps", early_stopping=rule))
+    text = caplog.text
+    assert "training on cpu, 1 worker, fp32" in text
+    assert f"{sum(p.numel() for p in noisy.model.parameters()):,} parameters" in text
+    assert "starting from step 0" in text
+    assert "step 7/26, epoch 0.54: loss " in text
+    assert "step 10/26, validation: loss" in text
+    assert "(no better than step 5, 1 of 2 in a row)" in text
+    assert "step 15/26: early stopping" in text
+    caplog.clear()
+    with caplog.at_level("INFO", "astraml_ray"):
+        Narrator(World(1, 2), Timetable(10, 2, 1, 1)).end("completed", Progress())
+    assert caplog.text == ""
+
+
 def test_checkpoints_lie_between_steps_and_as_often_as_asked(noisy: Setting) -> None:
     log = Log()
 
@@ -381,6 +457,18 @@ def test_memory_error_says_how_to_go_on(noisy: Setting, monkeypatch: pytest.Monk
     with pytest.raises(MemoryExhaustedError) as caught:
         noisy.run(hyper())
     assert "double gradient_accumulation_steps" in (caught.value.hint or "")
+
+
+def test_memory_that_really_runs_out_is_answered_by_smaller_parts_and_the_same_result(tmp_path: Path) -> None:
+    """A process of its own, whose address space the kernel bounds."""
+    command = [sys.executable, "-m", "tests.unit.bounded_memory", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["code"] == "out_of_memory"
+    assert "did not fit into memory" in told["message"]
+    assert told["divisor"] > 1
+    assert np.allclose(told["bounded"], told["free"], rtol=0, atol=1e-6)
 
 
 def test_parameters_that_the_loss_never_reaches_are_frozen() -> None:

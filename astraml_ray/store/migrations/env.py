@@ -9,7 +9,7 @@ __all__ = ["run"]
 
 def run() -> None:
     """Runs the migrations of the command in the transaction that the caller commits."""
-    context.configure(connection=context.config.attributes["connection"], transactional_ddl=True)
+    context.configure(connection=context.config.attributes["connection"])
     with context.begin_transaction():
         context.run_migrations()
 

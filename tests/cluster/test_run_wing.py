@@ -1,0 +1,222 @@
+"""A run as the service sees it, on one local cluster: lines, events, stops, and nothing left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from astraml_ray.errors import NumericError, RunStopped
+from astraml_ray.settings import apply_ray_environment, load_settings
+from astraml_ray.spec.loading import parse_spec
+from astraml_ray.training.checkpoint import FolderCheckpoints
+from astraml_ray.training.cluster import cluster
+from astraml_ray.training.orphans import remove_orphans, wait_until
+from astraml_ray.training.preparation import RunInputs, prepare
+from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.runner import Watcher, run_attempts, start_run
+from astraml_ray.training.stop import Stop
+from tests.conftest import write_dataset
+
+pytestmark = pytest.mark.ray
+
+
+def of_ours(name: str) -> list[int]:
+    """Processes below this one that run a Ray actor of a class, or are still ending."""
+    listing = subprocess.run(["ps", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 3) for line in listing.splitlines()[1:]]
+    parents = {int(row[0]): int(row[1]) for row in rows}
+
+    def descends(pid: int) -> bool:
+        while pid > 1:
+            if pid == os.getpid():
+                return True
+            pid = parents.get(pid, 0)
+        return False
+
+    return [int(row[0]) for row in rows if f"ray::{name}" in row[3] and "Z" not in row[2] and descends(int(row[0]))]
+
+
+@pytest.fixture(scope="module")
+def cores() -> Iterator[int | None]:
+    apply_ray_environment()
+    with cluster(load_settings(), 2) as local_cores:
+        yield local_cores
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> RunInputs:
+    """A run of 260 steps, if nothing stops it."""
+    data = write_dataset(tmp_path_factory.mktemp("wing") / "d", rows=405, group=60)
+    spec = {
+        "dataset": str(data),
+        "model": "tiny-bert",
+        "hyperparams": {"batch_size": 16, "lr": 1e-3, "epochs": 10, "eval_every": "10 steps", "max_length": 32},
+        "checkpoint": {"every": "5 steps"},
+        "resources": {"gpus": 0, "workers": 2, "threads_per_worker": 1},
+    }
+    return prepare(parse_spec(spec), load_settings())[0]
+
+
+@dataclass
+class Followed:
+    """A run with all that is told of it; `at` has what is to happen at a step, once."""
+
+    folder: RunFolder
+    at: dict[int, Callable[[], None]] = field(default_factory=dict)
+    stop: Stop = field(default_factory=Stop)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    lines: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def run(self, inputs: RunInputs, cores: int | None) -> dict[str, Any]:
+        inputs, placement = start_run(inputs, self.folder, cores)
+        watcher = Watcher(self._take, self.stop, self._take_lines, grace_s=3.0)
+        return run_attempts(inputs, self.folder, placement, watcher)
+
+    def _take(self, record: dict[str, Any]) -> None:
+        (self.events if "event" in record else self.records).append(record)
+        for step in [step for step in self.at if "event" not in record and record["step"] >= step]:
+            self.at.pop(step)()
+
+    def _take_lines(self, source: str, lines: list[dict[str, Any]]) -> None:
+        self.lines.setdefault(source, []).extend(lines)
+
+    def text(self) -> str:
+        return "\n".join(line["text"] for lines in self.lines.values() for line in lines)
+
+
+def assert_nothing_is_left() -> None:
+    for name in (
+        "RunController",
+        "RayTrainWorker",
+        "RunChannel",
+        "DatasetManager",
+        "SplitCoordinator",
+        "PlacementGroup",
+    ):
+        assert wait_until(lambda name=name: not of_ours(name)), name  # type: ignore[misc]
+    total = ray.cluster_resources()["CPU"]
+    assert wait_until(lambda: ray.available_resources().get("CPU") == total)
+    assert [g for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"] == []
+
+
+def test_keeping_the_best_model_of_a_run(cores: int | None, inputs: RunInputs, tmp_path: Path) -> None:
+    """Stopped between two evaluations: the model is that of the last one, and the run is over."""
+    run = Followed(RunFolder(str(tmp_path / "run")))
+    run.at[13] = lambda: run.stop.request("keep_best")
+    result = run.run(inputs, cores)
+    assert_nothing_is_left()
+    best, end = result["best_step"], result["steps"]
+    assert (result["status"], result["reason"]) == ("cancelled", "stopped_keep_best")
+    assert 10 <= best <= end < 100
+    assert best % 10 == 0
+    assert "test/accuracy" in result["metrics"]
+    from safetensors.torch import load
+    from transformers import AutoModelForSequenceClassification
+
+    saved = FolderCheckpoints(run.folder, keep=2).load(best)
+    assert saved is not None
+    model = AutoModelForSequenceClassification.from_pretrained(result["model_path"])
+    kept = load(saved[1]["model.safetensors"])
+    assert all(bool((parameter == kept[name]).all()) for name, parameter in model.named_parameters())
+
+    for lines in run.lines.values():
+        assert [line["sequence"] for line in lines] == list(range(1, len(lines) + 1))
+    assert f"step {best}/260, validation: loss" in run.text()
+    assert "training on cpu, 2 workers" in run.text()
+    assert "asked to stop and keep the best model" in run.text()
+    assert "the model is at" in run.text()
+    assert {line["rank"] for lines in run.lines.values() for line in lines} == {0}
+    assert run.records[0]["time"] > 1.6e9
+
+    digest = hashlib.sha256((tmp_path / "run" / "model" / "model.safetensors").read_bytes()).hexdigest()
+    again = Followed(run.folder)
+    assert run_attempts(inputs, run.folder, None, Watcher(again._take, again.stop)) == result  # type: ignore[arg-type]
+    assert again.events == []
+    assert hashlib.sha256((tmp_path / "run" / "model" / "model.safetensors").read_bytes()).hexdigest() == digest
+
+
+class Runner:
+    """An actor that owns a run, as the service's does."""
+
+    def go(self, inputs: RunInputs, folder: RunFolder, cores: int) -> None:
+        self.run = Followed(folder)
+        self.run.run(inputs, cores)
+
+    def step(self) -> int:
+        records = self.run.records if hasattr(self, "run") else []
+        return records[-1]["step"] if records else 0
+
+
+def test_a_killed_runner_and_then_frozen_workers(cores: int | None, inputs: RunInputs, tmp_path: Path) -> None:
+    """What a killed runner leaves, the next one removes; workers that do not answer a stop are ended."""
+    folder = RunFolder(str(tmp_path / "run"))
+    runner = ray.remote(Runner).options(num_cpus=0, max_concurrency=2).remote()  # type: ignore[attr-defined]
+    runner.go.remote(inputs, folder, cores)
+    while ray.get(runner.step.remote()) < 12:
+        time.sleep(0.1)
+    (process,) = of_ours("Runner")
+    os.kill(process, signal.SIGKILL)
+    assert wait_until(lambda: not of_ours("RayTrainWorker"))
+    assert remove_orphans() == 1
+    assert remove_orphans() == 0
+    assert_nothing_is_left()
+    saved = FolderCheckpoints(folder, keep=2).latest_progress().step
+    assert saved >= 10
+
+    run = Followed(folder)
+
+    def freeze() -> None:
+        for worker in of_ours("RayTrainWorker"):
+            os.kill(worker, signal.SIGSTOP)
+        run.stop.request("now")
+
+    run.at[saved + 7] = freeze
+    with pytest.raises(RunStopped, match="were ended after 3 s") as caught:
+        run.run(inputs, cores)
+    assert_nothing_is_left()
+    assert run.events[0]["step"] == saved
+    assert caught.value.step == FolderCheckpoints(folder, keep=2).latest_progress().step
+    assert saved < (caught.value.step or 0) <= run.records[-1]["step"]
+    assert run.lines
+
+
+def test_a_stop_before_the_workers_are_there_is_quick_and_clean(
+    cores: int | None, inputs: RunInputs, tmp_path: Path
+) -> None:
+    run = Followed(RunFolder(str(tmp_path / "run")))
+    timer = threading.Timer(1.5, run.stop.request)
+    timer.start()
+    with pytest.raises(RunStopped, match="before the first checkpoint"):
+        run.run(inputs, cores)
+    assert run.records == []
+    assert_nothing_is_left()
+
+
+def test_a_failing_worker_says_why_in_its_log(cores: int | None, inputs: RunInputs, tmp_path: Path) -> None:
+    hyper = inputs.spec.hyperparams.model_copy(update={"lr": 1e6, "max_grad_norm": None})
+    broken = inputs.spec.model_copy(update={"hyperparams": hyper})
+    run = Followed(RunFolder(str(tmp_path / "run")))
+    with pytest.raises(NumericError) as caught:
+        run.run(replace(inputs, spec=broken), cores)
+    assert_nothing_is_left()
+    assert caught.value.rank in (0, 1)
+    failed = run.events[-1]
+    assert (failed["event"], failed["next"], failed["error"]["class"]) == ("attempt_failed", "give_up", "numeric")
+    assert failed["error"]["rank"] == caught.value.rank
+    errors = [line for lines in run.lines.values() for line in lines if line["level"] == "ERROR"]
+    first = [line["text"] for line in errors if line["rank"] == caught.value.rank]
+    assert first[0] == f"worker {caught.value.rank} of 2 failed"
+    assert first[1].startswith("Traceback")
+    assert any("NumericError" in text and "not finite" in text for text in first)

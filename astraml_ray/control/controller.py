@@ -174,9 +174,12 @@ class Reconciler:
                     update_job(conn, explanation.job.id, wait=explanation.wait)
 
     def _upkeep(self, now: float) -> None:
-        with self._store.write(self.lease) as conn:
-            prune_keys(conn, now=now)
-            expire_windows(conn, now=now)
+        """Deletes what is past its time, a bounded batch in each transaction, so that nobody waits long."""
+        for delete in (prune_keys, expire_windows):
+            deleted = 1
+            while deleted:
+                with self._store.write(self.lease) as conn:
+                    deleted = delete(conn, now=now)
 
     def begin(self, job_id: str, runner: str) -> dict[str, Any]:
         """See reports.begin_run."""

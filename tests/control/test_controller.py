@@ -12,6 +12,7 @@ from astraml_ray.errors import StaleLeaseError
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.logs import read_lines
 from astraml_ray.store.metrics import query_windows
+from astraml_ray.store.windows import window_of
 from tests.control.conftest import World
 
 
@@ -212,3 +213,18 @@ def test_a_runner_without_a_job_is_killed(world: World) -> None:
     world.tick()
     assert world.launcher.killed == ["job-unknown"]
     assert world.controller.begin("job-unknown", "r1")["abandon"]
+
+
+def test_upkeep_deletes_old_windows_in_batches_and_keeps_the_rest(world: World) -> None:
+    job_id = run(world)
+    day = 86_400
+    starts = [900_000 // 30 * 30 + 30 * i for i in range(3)]
+    windows = {"train/loss": [vars(window_of([(start + 1.0, i, 0.5)], start)) for i, start in enumerate(starts)]}
+    world.report(job_id, windows=windows)
+    world.tick(10 * day)
+    with world.store.read() as conn:
+        assert query_windows(conn, job_id, names=["train/loss"], resolution=30)[0].points == 3
+    world.tick(10 * day)
+    with world.store.read() as conn:
+        assert query_windows(conn, job_id, names=["train/loss"], resolution=30)[0].points == 0
+        assert query_windows(conn, job_id, names=["train/loss"], resolution=3600)[0].points == 3

@@ -63,7 +63,7 @@ def job_view(job: JobRecord, *, with_spec: bool = True) -> dict[str, Any]:
         "parent_id": job.parent_id,
         "relation": job.relation,
         "cancel_requested": job.cancel_mode,
-        "wait": _with_all(job.wait, {"message": None, "would_start_with": None}),
+        "wait": _with_all(_wait_of(job), {"message": None, "would_start_with": None}),
         "progress": _with_all(
             job.progress,
             {
@@ -86,6 +86,11 @@ def job_view(job: JobRecord, *, with_spec: bool = True) -> dict[str, Any]:
         view["spec"] = job.spec
     view["links"] = _links(job)
     return view
+
+
+def _wait_of(job: JobRecord) -> dict[str, Any] | None:
+    """Why it waits; the controller may have written it just when the job left the queue."""
+    return job.wait if job.status is JobStatus.QUEUED else None
 
 
 def attempt_view(attempt: AttemptRecord) -> dict[str, Any]:

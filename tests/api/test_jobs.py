@@ -11,7 +11,7 @@ from astraml_ray.errors import DataError
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.attempts import begin_attempt, end_attempt
-from astraml_ray.store.jobs import count_by_status, get_job
+from astraml_ray.store.jobs import count_by_status, get_job, update_job
 from tests.api.conftest import REFERENCE, Api
 
 
@@ -231,3 +231,14 @@ def test_a_job_object_is_json_whatever_is_in_it(api: Api) -> None:
     assert (job["progress"]["fraction"], job["progress"]["metrics"]) == (None, {"train/loss": None})
     assert job["progress"]["eta_s"] is None
     assert job["wait"] == {"message": "needs 1 GPU; the cluster has 0", "would_start_with": None}
+
+
+def test_only_a_queued_job_waits(api: Api) -> None:
+    job_id = api.submit().json()["id"]
+    with api.store.write() as conn:
+        update_job(conn, job_id, wait={"message": "needs 1 GPU", "would_start_with": None})
+    assert api.client.get(f"/v2.1/jobs/{job_id}").json()["wait"]["message"] == "needs 1 GPU"
+    api.client.post(f"/v2.1/jobs/{job_id}/cancel")
+    with api.store.write() as conn:
+        update_job(conn, job_id, wait={"message": "needs 1 GPU", "would_start_with": None})
+    assert api.client.get(f"/v2.1/jobs/{job_id}").json()["wait"] is None

@@ -92,19 +92,24 @@ class Attempt:
         Raises:
             AstraError: Why it failed.
         """
-        with _channel() as channel:
-            fit = Fit(self._trainer(channel))
-            try:
-                return self._watch(fit, channel)
-            except ray.exceptions.RayError as error:
-                # The channel was killed. The workers notice, save and leave.
-                fit.join(min(self._watcher.grace_s, _FAREWELL_S))
-                raise InfrastructureError(
-                    f"the run's channel failed: {type(error).__name__}", hint="see the Ray logs of the session"
-                ) from error
-            finally:
-                if not fit.end():
-                    _LOG.warning("Ray is still ending the workers of an attempt at %s", self._folder.uri)
+        try:
+            with _channel() as channel:
+                return self._follow(channel)
+        except ray.exceptions.RayError as error:
+            why = f"Ray failed beside the workers: {type(error).__name__}"
+            raise InfrastructureError(why, hint="see the Ray logs of the session") from error
+
+    def _follow(self, channel: Any) -> dict[str, Any]:
+        fit = Fit(self._trainer(channel))
+        try:
+            return self._watch(fit, channel)
+        except ray.exceptions.RayError:
+            # The channel was killed. The workers notice, save and leave.
+            fit.join(min(self._watcher.grace_s, _FAREWELL_S))
+            raise
+        finally:
+            if not fit.end():
+                _LOG.warning("Ray is still ending the workers of an attempt at %s", self._folder.uri)
 
     def _watch(self, fit: Fit, channel: Any) -> dict[str, Any]:
         asked: StopMode | None = None

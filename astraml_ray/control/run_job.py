@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from dataclasses import asdict
 from typing import Any
 
@@ -44,6 +45,8 @@ class RunJob:
         # Attempts that ended without a failure of their own: the run counts from its failures.
         self._earlier = order["attempts"] - len(order["failures"])
         self._folder = RunFolder(order["run_path"])
+        # Its lines are numbered from 1 again in each incarnation.
+        self._source = f"runner-{uuid.uuid4().hex}"
         self._progress: ProgressTracker | None = None
 
     def run(self) -> None:
@@ -129,7 +132,7 @@ class RunJob:
             self._outbox.set_state(status=JobStatus.RUNNING.value, progress=self._progress.snapshot())
 
     def _take_lines(self, lines: list[dict[str, Any]]) -> None:
-        self._outbox.add_lines("runner", self._attempt, lines)
+        self._outbox.add_lines(self._source, self._attempt, lines)
 
     def _take_attempt_lines(self, source: str, lines: list[dict[str, Any]]) -> None:
         self._outbox.add_lines(source, self._attempt, lines)

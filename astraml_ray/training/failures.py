@@ -38,10 +38,12 @@ _INFRASTRUCTURE = (
     "health check",
 )
 _CONNECTION = ("gloo", "nccl", "connection", "broken pipe")
-_DEAD = frozenset({"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError", "RayActorError", "ActorDiedError"})
+_HEALTH = frozenset({"WorkerHealthCheckFailedError", "WorkerHealthCheckTimeoutError"})
+_DEAD = _HEALTH | {"RayActorError", "ActorDiedError"}
 _DEATHS = {
-    "node has died": "its node died",
-    "process has died": "its process was killed, or crashed",
+    "node has died": "the node of {} died",
+    "owner has died": "{} died with its owner",
+    "process has died": "{} was killed, or crashed",
 }
 _BATCH = "/hyperparams/batch_size"
 _WRAPPED = ("controller_failure", "health_check_failure", "_base_exc", "cause", "__cause__")
@@ -241,8 +243,10 @@ def _foreign(chain: Sequence[BaseException], error: BaseException) -> AstraError
             hint="halve batch_size and double gradient_accumulation_steps, or use machines with more memory",
         )
     if any(word in text for word in _INFRASTRUCTURE):
-        said = next((short for long, short in _DEATHS.items() if long in text), None) or _first_line(chain)
-        return InfrastructureError(said, hint="see the Ray logs of the session")
+        itself = type(error).__name__ in _DEAD or any(type(cause).__name__ in _HEALTH for cause in chain)
+        what = "its process" if itself else "a process that it needs"
+        death = next((short.format(what) for long, short in _DEATHS.items() if long in text), None)
+        return InfrastructureError(death or _first_line(chain), hint="see the Ray logs of the session")
     failure = AstraError(
         f"{type(chain[-1]).__name__}: {_first_line(chain)}", hint="this is a fault of astraml: report it"
     )

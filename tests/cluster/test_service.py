@@ -169,6 +169,7 @@ def test_every_process_is_killed_in_turn(up: Installed, undisturbed: dict[str, A
     assert [event["type"] for event in events].count("job_succeeded") == 1
     lines = list(up.client().logs(job_id))
     assert [line["id"] for line in lines] == list(range(1, len(lines) + 1))
+    assert {line["attempt"] for line in lines if line["rank"] is None} >= set(range(2, job["attempts"] + 1))
     _nothing_is_left(up)
 
 

@@ -116,6 +116,10 @@ class WorkerHealthCheckFailedError(Exception):
     """Named as Ray names a worker that was killed."""
 
 
+class ActorDiedError(Exception):
+    """Named as Ray names an actor that was killed."""
+
+
 def told(rank: int, error: Exception) -> dict[str, object]:
     code = error.code if isinstance(error, AstraError) else None
     return {"rank": rank, "at": 0.0, "error": {"code": code, "message": str(error)}}
@@ -131,10 +135,14 @@ def test_the_worker_that_failed_first_is_named() -> None:
     )
     assert both.rank == 1
     # Rank 1 was killed: it said nothing, and rank 0 only lost its connection.
-    killed = WorkerHealthCheckFailedError("A worker health check failed. The actor died")
+    killed = WorkerHealthCheckFailedError("A worker health check failed. The actor is dead: its process has died.")
     error = classify(_Wrapped({0: lost, 1: killed}), [told(0, lost)], world_size=2)
     assert (type(error), error.rank) == (InfrastructureError, 1)
-    assert error.message.startswith("worker 1 failed: ")
+    assert error.message == "worker 1 failed: its process was killed, or crashed"
+    needed = ActorDiedError("The actor is dead because its worker process has died. And so on.")
+    told_so = classify(_Wrapped({1: needed}), [told(1, needed)], world_size=2)
+    assert told_so.message == "worker 1 failed: a process that it needs was killed, or crashed"
+    assert classify(needed).message == "the run's controller failed: its process was killed, or crashed"
     # Ray had not noticed yet, but only one has said nothing.
     assert classify(_Wrapped({0: lost}), [told(0, lost)], world_size=2).rank == 1
     assert classify(_Wrapped({0: lost}), [told(0, lost)], world_size=4).rank is None

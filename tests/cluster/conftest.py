@@ -35,7 +35,7 @@ class Command:
         return cls.start(*arguments, env=env).finish()
 
     def finish(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=240)
+        out, err = self.process.communicate(timeout=1200)
         return self.process.returncode, out, err
 
     def read_until(self, text: str) -> str:

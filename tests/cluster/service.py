@@ -18,7 +18,7 @@ import psutil
 from astraml_ray.client import Client
 from astraml_ray.installation import load_installation
 
-_WAIT_S = 240.0
+_WAIT_S = 900.0  # a bound against hanging; busy machines are slow
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Installed:
             env=self.env,
             capture_output=True,
             text=True,
-            timeout=280,
+            timeout=1200,
             check=False,
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr

@@ -47,7 +47,7 @@ def shell(command: str, home: Path, **extra: str) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

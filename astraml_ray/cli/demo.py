@@ -29,7 +29,7 @@ _SENTENCES = (
 @click.option("--storage", default=None, help="Keep the run here; otherwise everything is removed at the end.")
 @click.option("--output", type=click.Choice(["text", "json"]), default="text")
 def demo(storage: str | None, output: str) -> None:
-    """Train a small model on docstrings, from an S3 server, in under three minutes."""
+    """Train a small model on docstrings, through a service and an S3 server of its own."""
     conclude(lambda: run_demo(storage), output=output, show=_show)
 
 

@@ -37,7 +37,7 @@ _SECTIONS = {
             "Train a stretch of RUN again, from one checkpoint to the next, and compare the weights.",
         ),
         "demo": Verb(
-            f"{_HERE}.demo:demo", "Train a small model on docstrings, from an S3 server, in under three minutes."
+            f"{_HERE}.demo:demo", "Train a small model on docstrings, through a service and an S3 server of its own."
         ),
     },
     "Reference": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from astraml_ray.api.catalogue_access import ACCESS_ERRORS
 from astraml_ray.api.catalogue_entry import CatalogueEntry, job_failure, service_error
 from astraml_ray.api.catalogue_requests import REQUEST_ERRORS
 
@@ -158,6 +159,14 @@ _OTHERS = (
         "Submit it again with a longer limit, or with smaller resources.",
     ),
     job_failure(
+        "wait_timeout",
+        "limit",
+        "train",
+        "The wait was over before the job",
+        "`astraml wait --timeout`, or `Client.wait`, was given less time than the job takes; the job goes on.",
+        "Wait again, with more time.",
+    ),
+    job_failure(
         "stopped",
         "cancelled",
         "train",
@@ -167,7 +176,9 @@ _OTHERS = (
     ),
 )
 
-CATALOGUE = {entry.code: entry for entry in sorted((*REQUEST_ERRORS, *_OTHERS), key=lambda entry: entry.code)}
+CATALOGUE = {
+    entry.code: entry for entry in sorted((*REQUEST_ERRORS, *ACCESS_ERRORS, *_OTHERS), key=lambda entry: entry.code)
+}
 """Entries by code."""
 
 

@@ -22,7 +22,7 @@ from astraml_ray.spec.loading import parse_spec
 from astraml_ray.store.access_tables import ORGANISATION
 from astraml_ray.store.policies import PolicyRecord
 
-__all__ = ["InForce", "Outcome", "apply_policies", "explain", "request_of"]
+__all__ = ["InForce", "Outcome", "apply_policies", "explain", "policy_notes", "request_of"]
 
 _Scope = Literal["organisation", "project"]
 _DEFAULT: Mapping[_Scope, Source] = {"organisation": "organisation default", "project": "project default"}
@@ -147,6 +147,11 @@ def explain(path: str, entry: Mapping[str, Any]) -> str:
     else:
         how = {"request": "from the request", "sweep": "from the sweep"}.get(scope, "built-in default")
     return f"{path} {show(entry['value'])}, {how}"
+
+
+def policy_notes(provenance: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What policies have a hand in, in words."""
+    return [explain(path, entry) for path, entry in provenance.items() if entry["policy_version"] is not None]
 
 
 def request_of(provenance: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

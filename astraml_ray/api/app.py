@@ -12,7 +12,7 @@ from starlette.responses import Response
 from astraml_ray import __version__
 from astraml_ray.api import routes_artifacts, routes_jobs, routes_records, routes_service
 from astraml_ray.api.admission import ApiLimits
-from astraml_ray.api.middleware import Frame, Gate
+from astraml_ray.api.middleware import OPEN_PATHS, Door, Frame, Intake
 from astraml_ray.api.openapi import describe
 from astraml_ray.api.problems import answer_error
 from astraml_ray.api.services import Requires, Services, Validator
@@ -35,15 +35,14 @@ def build_app(services: Services, *, routers: tuple[APIRouter, ...] = ()) -> Fas
         routers: More routes.
 
     Raises:
-        ValueError: A route under /v2.1 declares no permission.
+        ValueError: A route declares no permission.
     """
     app = FastAPI(
         title="AstraML",
         version=__version__,
         description=_DESCRIPTION,
-        docs_url="/docs",
+        docs_url=None,  # a page that loads its scripts from elsewhere, and that no browser could send a token for
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
@@ -55,14 +54,15 @@ def build_app(services: Services, *, routers: tuple[APIRouter, ...] = ()) -> Fas
     _handle_errors(app, included)
     describe(app)
     # The last one added is the outermost.
-    app.add_middleware(Gate, admission=services.admission, limits=services.limits)
+    app.add_middleware(Intake, admission=services.admission, limits=services.limits)
+    app.add_middleware(Door, services=services)
     app.add_middleware(Frame, sends_request_id=services.sends_request_id)
     return app
 
 
 def _check_permissions(router: APIRouter) -> None:
     for route in router.routes:
-        if isinstance(route, APIRoute) and route.path.startswith("/v2.1"):
+        if isinstance(route, APIRoute) and route.path not in OPEN_PATHS:
             declared = [one for one in route.dependencies if isinstance(one, Depends)]
             if not any(isinstance(one.dependency, Requires) for one in declared):
                 raise ValueError(f"{route.path} declares no permission: add Depends(Requires(...))")

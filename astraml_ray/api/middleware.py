@@ -1,4 +1,4 @@
-"""What surrounds every request: its id, the last error handler, admission, and the body's bounds. Pure ASGI."""
+"""What surrounds every request: its id, the last error handler, who asks, admission, the body's bounds. Pure ASGI."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import asyncio
 import re
 import uuid
 
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from astraml_ray.api.admission import Admission, ApiLimits
 from astraml_ray.api.errors import BodyTimeoutError, BodyTooLargeError
 from astraml_ray.api.problems import answer_error
+from astraml_ray.api.services import Services
 
-__all__ = ["Frame", "Gate"]
+__all__ = ["OPEN_PATHS", "Door", "Frame", "Intake"]
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PROBES = ("/healthz", "/readyz", "/metrics")
+OPEN_PATHS = ("/healthz", "/readyz")
+"""The health checks: all that answers without a token."""
 _BODIES = ("POST", "PUT", "PATCH", "DELETE")
 
 
@@ -73,11 +77,31 @@ class Frame:
         headers["X-Content-Type-Options"] = "nosniff"
         headers["Referrer-Policy"] = "no-referrer"
         headers.setdefault("Cache-Control", "no-store")
-        if scope["path"] != "/docs":
-            headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+        headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
 
 
-class Gate:
+class Door:
+    """Lets nobody in who does not say who they are: whatever is asked for but the health checks, and before a body is
+    read. The principal goes on with the request."""
+
+    def __init__(self, app: ASGIApp, *, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one connection."""
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
+            header = _authorization(scope)
+            now, gate = self._services.clock(), self._services.gate
+            principal = gate.remembered(header, now=now)
+            if principal is None:
+                source = (scope.get("client") or ("unknown",))[0]
+                principal = await run_in_threadpool(gate.authenticate, header, now=now, source=source)
+            scope["state"]["principal"] = principal
+        await self._app(scope, receive, send)
+
+
+class Intake:
     """Takes in as many requests as the process can serve, each with its whole body in memory.
 
     A slow sender therefore holds no place, and what is too large never reaches the routes.
@@ -114,6 +138,12 @@ class Gate:
             raise BodyTimeoutError(
                 f"the body did not arrive within {self._limits.body_timeout_s:g} s", headers={"Connection": "close"}
             ) from None
+
+
+def _authorization(scope: Scope) -> str | None:
+    """The header; two of them are none."""
+    values = Headers(scope=scope).getlist("authorization")
+    return values[0] if len(values) == 1 else " " if values else None
 
 
 async def _read(receive: Receive, limit: int) -> bytes:

@@ -20,7 +20,15 @@ __all__ = ["BODY_CODES", "JOB_CODES", "KEY_HEADER", "STORE_CODES", "body_of", "d
 STORE_CODES = ("store_busy", "store_unavailable")
 JOB_CODES = ("job_not_found", *STORE_CODES)
 BODY_CODES = ("invalid_json", "body_too_large", "unsupported_media_type", "request_timeout")
-_EVERYWHERE = ("invalid_parameter", "overloaded", "internal")
+_EVERYWHERE = (
+    "invalid_parameter",
+    "overloaded",
+    "internal",
+    "unauthenticated",
+    "too_many_failures",
+    "permission_denied",
+    *STORE_CODES,
+)
 _REF = "#/components/schemas/{model}"
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
 _REQUEST_ID = {"X-Request-Id": {"description": "Also in the service's log", "schema": {"type": "string"}}}

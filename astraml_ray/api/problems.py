@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from astraml_ray.access.denials import AccessError, PermissionDeniedError, ProblemsError
 from astraml_ray.api.answers import ProblemAnswer
 from astraml_ray.api.catalogue import CATALOGUE, entry_of
 from astraml_ray.api.errors import HttpError, MethodNotAllowedError, ParameterError, RouteNotFoundError
@@ -36,6 +38,10 @@ def answer_error(error: Exception, scope: Scope) -> ProblemAnswer:
         _LOG.warning("request %s: %s %s: %s", request_id, scope["method"], scope["path"], known)
     entry = entry_of(code)
     headers = dict(known.headers) if isinstance(known, HttpError) else {}
+    if entry.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(known, AccessError) and known.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(known.retry_after)))
     if entry.retry_after_s is not None:
         headers.setdefault("Retry-After", str(entry.retry_after_s))
     return ProblemAnswer(problem_object(known, request_id), status_code=entry.status or 500, headers=headers)
@@ -44,10 +50,9 @@ def answer_error(error: Exception, scope: Scope) -> ProblemAnswer:
 def problem_object(error: AstraError | None, request_id: str) -> dict[str, Any]:
     """The members of a problem; None stands for a fault of the service."""
     entry = entry_of(error.code if error else "internal")
-    spec_error = isinstance(error, SpecError)
     detail = f"request {request_id} failed inside the service; its log says why"
     if error is not None:
-        detail = _detail_of(error) if spec_error else error.message
+        detail = _detail_of(error) if isinstance(error, (SpecError, ProblemsError)) else error.message
     problem: dict[str, Any] = {
         "type": f"/v2.1/errors/{entry.code}",
         "title": entry.title,
@@ -61,12 +66,14 @@ def problem_object(error: AstraError | None, request_id: str) -> dict[str, Any]:
         "hint": (error.hint if error else None) or entry.action,
         "request_id": request_id,
     }
-    if isinstance(error, SpecError):
+    if isinstance(error, (SpecError, ProblemsError)):
         problem["problems"] = _listed(error.problems)
         problem["param"] = error.problems[0].param if error.problems else None
         problem["hint"] = (error.problems[0].hint if error.problems else None) or entry.action
     if isinstance(error, HttpError):
         problem.update(error.members)
+    if isinstance(error, PermissionDeniedError):
+        problem |= {"permission": error.permission, "roles": error.roles}
     return problem
 
 

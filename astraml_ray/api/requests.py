@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
+from astraml_ray.access.denials import InlineSecretError, ProjectNotFoundError
+from astraml_ray.access.inline_secrets import find_inline_secrets
 from astraml_ray.api.admission import Slot
 from astraml_ray.api.bodies import parse_body
 from astraml_ray.api.errors import MalformedBodyError, ParameterError
@@ -15,17 +17,16 @@ from astraml_ray.api.parameters import JOB_ID
 from astraml_ray.api.problems import did_you_mean
 from astraml_ray.api.services import Services, authorize_project
 from astraml_ray.errors import JobNotFoundError, Problem
-from astraml_ray.spec.job import JobSpec
-from astraml_ray.spec.loading import parse_spec
 from astraml_ray.store.jobs import JobRecord, get_job
 
 __all__ = [
     "Body",
     "RawBody",
+    "document_of",
     "is_head",
     "known_job",
+    "refuse_secrets",
     "slot_of",
-    "spec_of",
 ]
 
 
@@ -70,29 +71,46 @@ Body = Annotated[RawBody, Depends(_raw_body)]
 """A route's parameter: its body."""
 
 
-def spec_of(body: RawBody) -> JobSpec:
-    """The spec in a body.
+def document_of(body: RawBody) -> dict[str, Any]:
+    """The spec in a body as plain data, not checked yet but for secrets, which nothing may repeat.
 
     Raises:
-        SpecError: With everything that is wrong.
+        InlineSecretError: There are secrets in it.
     """
     data = body.parsed()
     if not isinstance(data, dict):
         raise ParameterError("a spec is an object of fields", param="", hint="GET /v2.1/schema")
-    return parse_spec(data)
+    refuse_secrets(data)
+    return data
+
+
+def refuse_secrets(data: dict[str, Any]) -> None:
+    """Does nothing for what holds no secrets.
+
+    Raises:
+        InlineSecretError: With all places, and none of the values.
+    """
+    problems = find_inline_secrets(data)
+    if problems:
+        raise InlineSecretError(problems)
 
 
 def known_job(request: Request, services: Services, job_id: str) -> JobRecord:
     """The job of a path, if the caller may use the route on it.
 
     Raises:
-        JobNotFoundError: There is none.
+        JobNotFoundError: There is none, or it is of a project that the caller is no member of: nothing tells which.
+        PermissionDeniedError: The caller's role in its project lacks the route's permission.
     """
+    missing = JobNotFoundError(f"there is no job {job_id[:80]!r}", param="job_id")
     if not JOB_ID.fullmatch(job_id):
-        raise JobNotFoundError(f"there is no job {job_id[:80]!r}", param="job_id")
-    with services.store.read() as conn:
-        job = get_job(conn, job_id)
-    authorize_project(request, job.project_id)
+        raise missing
+    try:
+        with services.store.read() as conn:
+            job = get_job(conn, job_id)
+        authorize_project(request, job.project_id)
+    except (JobNotFoundError, ProjectNotFoundError):
+        raise missing from None
     return job
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
+from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
 from astraml_ray.api.artifacts import byte_range, disposition, find_artifact, list_artifacts, read_part
 from astraml_ray.api.openapi import JOB_CODES, problems
@@ -25,7 +26,7 @@ _BYTES: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "strin
 @router.get(
     "/jobs/{job_id}/artifacts",
     summary="List the files of a job's run",
-    dependencies=[Depends(Requires("artifact.read"))],
+    dependencies=[Depends(Requires(Permission.ARTIFACT_READ))],
     responses={**problems(*JOB_CODES, *_STORAGE_CODES), 200: {"model": ArtifactList}},
 )
 def show_artifacts(request: Request, services: ApiServices, job_id: str) -> JsonAnswer:
@@ -38,7 +39,7 @@ def show_artifacts(request: Request, services: ApiServices, job_id: str) -> Json
 @router.get(
     "/jobs/{job_id}/artifacts/{path:path}",
     summary="Download a file of a job's run",
-    dependencies=[Depends(Requires("artifact.read"))],
+    dependencies=[Depends(Requires(Permission.ARTIFACT_READ))],
     responses={
         **problems(*JOB_CODES, *_STORAGE_CODES, "artifact_not_found", "range_not_satisfiable"),
         200: {"description": "The file", "content": _BYTES},

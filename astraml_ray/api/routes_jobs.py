@@ -9,6 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from astraml_ray.access.effective import Outcome, policy_notes, request_of
+from astraml_ray.access.gate import require_cancel
+from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
 from astraml_ray.api.errors import NotResumableError, OverloadedError, ParameterError, ValidationTimeoutError
 from astraml_ray.api.openapi import BODY_CODES, JOB_CODES, KEY_HEADER, STORE_CODES, body_of, problems
@@ -26,25 +29,29 @@ from astraml_ray.api.parameters import (
 from astraml_ray.api.requests import (
     Body,
     RawBody,
+    document_of,
     known_job,
-    spec_of,
+    refuse_secrets,
 )
+from astraml_ray.api.rules import authorize_submission, project_of, resolve
 from astraml_ray.api.schemas import AttemptList, Job, JobPage, ValidationReport
-from astraml_ray.api.services import ApiServices, Requires, Services, authorize_project
+from astraml_ray.api.services import ApiServices, Requires, Services, authorize_project, caller_of
 from astraml_ray.api.submission import Creation, check_key, make_job, nudge
 from astraml_ray.api.views import attempt_view, is_resumable, job_view
-from astraml_ray.spec import JobSpec
-from astraml_ray.spec.loading import build_spec, parse_spec
+from astraml_ray.spec.loading import changed
 from astraml_ray.spec.states import JobStatus
+from astraml_ray.store.access import find_origin, submitters_of
 from astraml_ray.store.attempts import list_attempts
 from astraml_ray.store.jobs import JobRecord, list_jobs, request_cancel
 
-__all__ = ["router"]
+__all__ = ["CREATED", "KEY_CODES", "RULE_CODES", "SUBMIT", "key_of", "make", "router"]
 
 router = APIRouter(prefix="/v2.1", tags=["jobs"])
 
-_KEY_CODES = ("idempotency_key_invalid", "idempotency_key_reused", "idempotency_key_in_flight")
-_CREATED: dict[str, Any] = {
+SUBMIT = "POST /v2.1/jobs"
+"""The scope of a submission's idempotency key, whichever version the request is of."""
+KEY_CODES = ("idempotency_key_invalid", "idempotency_key_reused", "idempotency_key_in_flight")
+CREATED: dict[str, Any] = {
     "model": Job,
     "description": "The job is stored, and will run",
     "headers": {
@@ -55,6 +62,17 @@ _CREATED: dict[str, Any] = {
         },
     },
 }
+RULE_CODES = (
+    "inline_secret",
+    "invalid_spec",
+    "policy_unreadable",
+    "policy_violation",
+    "project_archived",
+    "quota_exceeded",
+    "secret_not_found",
+    "target_not_allowed",
+)
+"""What a spec can be refused for."""
 StatusFilter = Annotated[str, Field(json_schema_extra={"pattern": STATUS_PATTERN})]
 LabelFilter = Annotated[str, Field(json_schema_extra={"pattern": LABEL_PATTERN})]
 Moment = {"format": "date-time"}
@@ -64,19 +82,19 @@ Moment = {"format": "date-time"}
     "/jobs",
     status_code=201,
     summary="Submit a job",
-    dependencies=[Depends(Requires("job.submit"))],
-    responses={**problems(*BODY_CODES, *_KEY_CODES, *STORE_CODES, "invalid_spec"), 201: _CREATED},
+    dependencies=[Depends(Requires(Permission.JOB_SUBMIT))],
+    responses={**problems(*BODY_CODES, *KEY_CODES, *STORE_CODES, *RULE_CODES), 201: CREATED},
     openapi_extra={"requestBody": body_of("JobSpec", required=True, yaml=True), "parameters": [KEY_HEADER]},
 )
 def submit_job(request: Request, services: ApiServices, body: Body) -> JsonAnswer:
     """Stores a job, durably, before it answers. The body is a job spec, as JSON or as YAML."""
-    return _make(request, services, Creation("POST /v2.1/jobs", spec_of(body), _key(request)))
+    return make(request, services, Creation(SUBMIT, caller_of(request), document_of(body), key_of(request)))
 
 
 @router.get(
     "/jobs",
     summary="List jobs",
-    dependencies=[Depends(Requires("job.read"))],
+    dependencies=[Depends(Requires(Permission.JOB_READ))],
     responses={**problems(*STORE_CODES), 200: {"model": JobPage}},
 )
 def list_all_jobs(
@@ -93,12 +111,14 @@ def list_all_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> JsonAnswer:
     """A page of jobs, newest first, without their specs."""
+    visible = caller_of(request).projects_with(Permission.JOB_READ)
     if project_id is not None:
         authorize_project(request, parse_project(project_id))
     with services.store.read() as conn:
         found = list_jobs(
             conn,
             project_id=project_id,
+            project_ids=visible,
             status=parse_states(status) if status else None,
             labels=parse_labels(label or []),
             created_after=parse_time("created_after", created_after),
@@ -106,26 +126,31 @@ def list_all_jobs(
             before_id=decode_cursor(cursor),
             limit=limit + 1,
         )
-    page = found[:limit]
+        page = found[:limit]
+        submitters = submitters_of(conn, [job.id for job in page])
     more = encode_cursor(page[-1].id) if len(found) > limit else None
-    return JsonAnswer({"data": [job_view(job, with_spec=False) for job in page], "next_cursor": more})
+    views = [job_view(job, submitted_by=submitters.get(job.id), with_spec=False) for job in page]
+    return JsonAnswer({"data": views, "next_cursor": more})
 
 
 @router.get(
     "/jobs/{job_id}",
     summary="Look at a job",
-    dependencies=[Depends(Requires("job.read"))],
+    dependencies=[Depends(Requires(Permission.JOB_READ))],
     responses={**problems(*JOB_CODES), 200: {"model": Job}},
 )
 def show_job(request: Request, services: ApiServices, job_id: str) -> JsonAnswer:
     """The job object."""
-    return JsonAnswer(job_view(known_job(request, services, job_id)))
+    job = known_job(request, services, job_id)
+    with services.store.read() as conn:
+        submitter = submitters_of(conn, [job_id]).get(job_id)
+    return JsonAnswer(job_view(job, submitted_by=submitter))
 
 
 @router.get(
     "/jobs/{job_id}/attempts",
     summary="List the attempts at a job",
-    dependencies=[Depends(Requires("job.read"))],
+    dependencies=[Depends(Requires(Permission.JOB_READ))],
     responses={**problems(*JOB_CODES), 200: {"model": AttemptList}},
 )
 def show_attempts(request: Request, services: ApiServices, job_id: str) -> JsonAnswer:
@@ -140,7 +165,7 @@ def show_attempts(request: Request, services: ApiServices, job_id: str) -> JsonA
     "/jobs/{job_id}/cancel",
     status_code=202,
     summary="Cancel a job",
-    dependencies=[Depends(Requires("job.cancel"))],
+    dependencies=[Depends(Requires(Permission.JOB_CANCEL_OWN))],
     responses={
         **problems(*JOB_CODES, *BODY_CODES, "job_terminal", "invalid_transition"),
         200: {"model": Job, "description": "It was queued, and is cancelled"},
@@ -149,25 +174,31 @@ def show_attempts(request: Request, services: ApiServices, job_id: str) -> JsonA
     openapi_extra={"requestBody": body_of("CancelRequest", required=False)},
 )
 def cancel_job(request: Request, services: ApiServices, job_id: str, body: Body) -> JsonAnswer:
-    """Cancels a queued job at once, and asks an active one to stop. It may be repeated."""
-    known_job(request, services, job_id)
+    """Cancels a queued job at once, and asks an active one to stop. It may be repeated.
+
+    Another's job needs the permission `job.cancel.any`.
+    """
+    job = known_job(request, services, job_id)
     mode = body.fields(["mode"]).get("mode", "now")
     if mode not in ("now", "keep_best"):
         raise ParameterError("mode is now or keep_best", param="/mode")
+    with services.store.read() as conn:
+        submitter = submitters_of(conn, [job_id]).get(job_id)
+    require_cancel(caller_of(request), job.project_id, submitter)
     with services.store.write() as conn:
         job = request_cancel(conn, job_id, mode, now=services.clock())
     nudge(services)
-    return JsonAnswer(job_view(job), status_code=200 if job.status.terminal else 202)
+    return JsonAnswer(job_view(job, submitted_by=submitter), status_code=200 if job.status.terminal else 202)
 
 
 @router.post(
     "/jobs/{job_id}/resume",
     status_code=201,
     summary="Resume a job",
-    dependencies=[Depends(Requires("job.resume"))],
+    dependencies=[Depends(Requires(Permission.JOB_RESUME))],
     responses={
-        **problems(*JOB_CODES, *BODY_CODES, *_KEY_CODES, "job_not_resumable", "invalid_spec"),
-        201: _CREATED,
+        **problems(*JOB_CODES, *BODY_CODES, *KEY_CODES, *RULE_CODES, "job_not_resumable"),
+        201: CREATED,
     },
     openapi_extra={"parameters": [KEY_HEADER]},
 )
@@ -178,31 +209,48 @@ def resume_job(request: Request, services: ApiServices, job_id: str, body: Body)
     if not is_resumable(parent):
         raise _not_resumable(parent)
     route = "POST /v2.1/jobs/{id}/resume"
-    return _make(request, services, Creation(route, parse_spec(parent.spec), _key(request), parent.id, "resume"))
+    return make(
+        request, services, Creation(route, caller_of(request), parent.spec, key_of(request), parent.id, "resume")
+    )
 
 
 @router.post(
     "/jobs/{job_id}/clone",
     status_code=201,
     summary="Clone a job",
-    dependencies=[Depends(Requires("job.submit"))],
-    responses={**problems(*JOB_CODES, *BODY_CODES, *_KEY_CODES, "invalid_spec"), 201: _CREATED},
+    dependencies=[Depends(Requires(Permission.JOB_SUBMIT))],
+    responses={**problems(*JOB_CODES, *BODY_CODES, *KEY_CODES, *RULE_CODES), 201: CREATED},
     openapi_extra={"requestBody": body_of("CloneRequest", required=False), "parameters": [KEY_HEADER]},
 )
 def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) -> JsonAnswer:
     """A new job with the spec of another, and changes of it."""
     parent = known_job(request, services, job_id)
-    spec = build_spec(parent.spec, flags=_changes(body), source="clone")
-    return _make(request, services, Creation("POST /v2.1/jobs/{id}/clone", spec, _key(request), parent.id, "clone"))
+    changes = _changes(body)
+    refuse_secrets({**changes, "project_id": parent.project_id})
+    with services.store.read() as conn:
+        origin = find_origin(conn, job_id)
+    # What was asked for then: policies lay what they say now on top.
+    asked = request_of(origin.provenance) if origin else parent.spec
+    document = changed(asked, flags=changes)
+    route = "POST /v2.1/jobs/{id}/clone"
+    return make(request, services, Creation(route, caller_of(request), document, key_of(request), parent.id, "clone"))
 
 
 @router.post(
     "/jobs:validate",
     summary="Try a job without submitting it",
-    dependencies=[Depends(Requires("job.submit"))],
+    dependencies=[Depends(Requires(Permission.JOB_SUBMIT))],
     responses={
         **problems(
-            *BODY_CODES, "invalid_spec", "data", "model", "resources", "infrastructure", "storage", "validation_timeout"
+            *BODY_CODES,
+            *STORE_CODES,
+            *RULE_CODES,
+            "data",
+            "model",
+            "resources",
+            "infrastructure",
+            "storage",
+            "validation_timeout",
         ),
         200: {"model": ValidationReport},
     },
@@ -210,10 +258,10 @@ def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) 
 )
 async def validate_job(request: Request, services: ApiServices, body: Body) -> JsonAnswer:
     """The resolved spec, what the dataset holds, and warnings. Reads the bucket for real; stores nothing."""
-    spec = await run_in_threadpool(_checked, request, body)
+    outcome = await run_in_threadpool(_resolved, request, services, body)
     if not services.validations.acquire(blocking=False):
         raise OverloadedError(f"{services.limits.max_validations} dry runs are under way in this process")
-    running = asyncio.get_running_loop().run_in_executor(None, _validate, services, spec)
+    running = asyncio.get_running_loop().run_in_executor(None, _validate, services, outcome)
     try:
         report = await asyncio.wait_for(asyncio.shield(running), services.limits.validation_timeout_s)
     except asyncio.TimeoutError:
@@ -224,27 +272,30 @@ async def validate_job(request: Request, services: ApiServices, body: Body) -> J
     return JsonAnswer(report)
 
 
-def _checked(request: Request, body: RawBody) -> JobSpec:
-    spec = spec_of(body)
-    authorize_project(request, spec.project_id)
-    return spec
+def _resolved(request: Request, services: Services, body: RawBody) -> Outcome:
+    document = document_of(body)
+    authorize_submission(request, project_of(document))
+    return resolve(services, caller_of(request), project_of(document), document)
 
 
-def _validate(services: Services, spec: JobSpec) -> dict[str, Any]:
+def _validate(services: Services, outcome: Outcome) -> dict[str, Any]:
     """Holds its place until the work has ended, even if nobody waits for it any more."""
     try:
-        return services.validator.validate(spec.canonical())
+        report = services.validator.validate(outcome.document)
+        return {**report, "policies": policy_notes(outcome.provenance)}
     finally:
         services.validations.release()
 
 
-def _make(request: Request, services: Services, creation: Creation) -> JsonAnswer:
-    authorize_project(request, creation.spec.project_id)
+def make(request: Request, services: Services, creation: Creation) -> JsonAnswer:
+    """Makes a job for whoever may have it made, and answers with it."""
+    authorize_submission(request, creation.project_id)
     made = make_job(services, creation)
     return JsonAnswer(made.body, status_code=made.status, headers=made.headers)
 
 
-def _key(request: Request) -> str | None:
+def key_of(request: Request) -> str | None:
+    """The request's idempotency key."""
     return check_key(request.headers.getlist("idempotency-key"))
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
+from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
 from astraml_ray.api.errors import ParameterError
 from astraml_ray.api.feeds import EventFeed, LineFilter, LogFeed
@@ -46,7 +47,7 @@ Moment = {"format": "date-time"}
 @router.get(
     "/jobs/{job_id}/events",
     summary="Read or follow a job's events",
-    dependencies=[Depends(Requires("job.read"))],
+    dependencies=[Depends(Requires(Permission.JOB_READ))],
     responses={**problems(*JOB_CODES), 200: {"model": EventPage, "content": event_stream("Event")}},
 )
 def show_events(
@@ -73,7 +74,7 @@ def show_events(
 @router.get(
     "/jobs/{job_id}/logs",
     summary="Read or follow a job's log",
-    dependencies=[Depends(Requires("job.read"))],
+    dependencies=[Depends(Requires(Permission.JOB_READ))],
     responses={**problems(*JOB_CODES), 200: {"model": LogPage, "content": event_stream("LogLineObject")}},
 )
 def show_logs(
@@ -113,7 +114,7 @@ def show_logs(
 @router.get(
     "/jobs/{job_id}/metrics",
     summary="Query a job's metrics",
-    dependencies=[Depends(Requires("job.read"))],
+    dependencies=[Depends(Requires(Permission.JOB_READ))],
     responses={**problems(*JOB_CODES), 200: {"model": Metrics}},
 )
 def show_metrics(

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from astraml_ray import __version__
+from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer, iso_time
 from astraml_ray.api.catalogue import CATALOGUE
 from astraml_ray.api.errors import ErrorCodeNotFoundError, NotReadyError
@@ -60,7 +61,7 @@ def readyz(services: ApiServices) -> JsonAnswer:
 @router.get(
     "/metrics",
     summary="Metrics of the service for Prometheus",
-    dependencies=[Depends(strict_query)],
+    dependencies=[Depends(Requires(Permission.CLUSTER_READ, organisation=True))],
     response_class=Response,
     responses={**problems(*STORE_CODES), 200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
@@ -75,7 +76,7 @@ def prometheus(services: ApiServices) -> Response:
 @router.get(
     "/v2.1/cluster",
     summary="What the service stands on",
-    dependencies=[Depends(Requires("cluster.read"))],
+    dependencies=[Depends(Requires(Permission.CLUSTER_READ, organisation=True))],
     responses={**problems(*STORE_CODES), 200: {"model": Cluster}},
 )
 def show_cluster(services: ApiServices) -> JsonAnswer:
@@ -90,7 +91,7 @@ def show_cluster(services: ApiServices) -> JsonAnswer:
 @router.get(
     "/v2.1/schema",
     summary="JSON Schema of a job spec",
-    dependencies=[Depends(Requires("catalogue.read"))],
+    dependencies=[Depends(Requires(None))],
     responses={**problems(), 200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
 )
 def show_schema() -> JsonAnswer:
@@ -102,7 +103,7 @@ def show_schema() -> JsonAnswer:
 @router.get(
     "/v2.1/errors",
     summary="All error codes",
-    dependencies=[Depends(Requires("catalogue.read"))],
+    dependencies=[Depends(Requires(None))],
     responses={**problems(), 200: {"model": ErrorCodeList}},
 )
 def list_errors() -> JsonAnswer:
@@ -113,7 +114,7 @@ def list_errors() -> JsonAnswer:
 @router.get(
     "/v2.1/errors/{code}",
     summary="One error code",
-    dependencies=[Depends(Requires("catalogue.read"))],
+    dependencies=[Depends(Requires(None))],
     responses={**problems("error_code_not_found"), 200: {"model": ErrorCode}},
 )
 def show_error(code: str) -> JsonAnswer:

@@ -121,6 +121,8 @@ class JobSummary(Shape):
     api_version: str
     project_id: str
     name: str | None
+    submitted_by: str | None
+    """The person or service whose token it was."""
     status: Status
     terminal: bool
     """Whether nothing follows; treat states that you do not know as running."""
@@ -190,6 +192,8 @@ class ValidationReport(OpenShape):
     dataset: dict[str, Any]
     steps: dict[str, Any]
     warnings: list[SpecWarning]
+    policies: list[str]
+    """What policies have a hand in: "resources.gpus 4, capped from 8 by project policy v7"."""
 
 
 class CancelRequest(Shape):

@@ -1,4 +1,4 @@
-"""What the routes work with, and the one question they ask about rights."""
+"""What the routes work with, and the questions they ask about rights."""
 
 from __future__ import annotations
 
@@ -10,33 +10,24 @@ from typing import Annotated, Any, Protocol
 
 import anyio
 from fastapi import Depends, Request
-from starlette.concurrency import run_in_threadpool
 
+from astraml_ray.access.gate import Gate
+from astraml_ray.access.permissions import Permission
+from astraml_ray.access.targets import AllowedTargets
+from astraml_ray.access.tokens import Principal
 from astraml_ray.api.admission import Admission, ApiLimits
 from astraml_ray.api.queries import strict_query
 from astraml_ray.store.engine import Store
 
-__all__ = ["PERMISSIONS", "ApiServices", "Authorize", "Requires", "Services", "Validator", "authorize_project"]
-
-PERMISSIONS = frozenset(
-    {
-        "artifact.read",
-        "catalogue.read",
-        "cluster.read",
-        "job.cancel",
-        "job.read",
-        "job.resume",
-        "job.submit",
-    }
-)
-"""Every permission that a route can ask for."""
-
-Authorize = Callable[[Request, str, "str | None"], None]
-"""Takes the request, the permission and the project, and raises if the caller may not.
-
-It is asked before a request is read, with None for the project: who is it? And again once the project is known: may
-they? Only what is of no project, such as a list of all projects' jobs, is asked for with None alone.
-"""
+__all__ = [
+    "ApiServices",
+    "Caller",
+    "Requires",
+    "Services",
+    "Validator",
+    "authorize_project",
+    "caller_of",
+]
 
 
 class Validator(Protocol):
@@ -60,7 +51,7 @@ class Services:
         nudge: Tells the controller that there is news; what it raises is logged, and no more.
         clock: Seconds since the epoch.
         limits: Bounds of this process.
-        authorize: None leaves everything open.
+        targets: Addresses that jobs may name, besides public ones.
         cluster: What the controller knows of the cluster, if anyone can tell.
         sends_request_id: False behind a proxy that adds X-Request-Id to the answers itself.
     """
@@ -70,11 +61,12 @@ class Services:
     nudge: Callable[[], None]
     clock: Callable[[], float] = time.time
     limits: ApiLimits = field(default_factory=ApiLimits)
-    authorize: Authorize | None = None
+    targets: AllowedTargets = field(default_factory=AllowedTargets)
     cluster: Callable[[], dict[str, Any]] | None = None
     sends_request_id: bool = True
 
     def __post_init__(self) -> None:
+        self.gate = Gate(self.store)
         self.admission = Admission(max_concurrent=self.limits.max_concurrent, max_streams=self.limits.max_streams)
         self.validations = threading.BoundedSemaphore(self.limits.max_validations)
         # Threads of their own, so that followers hold up no requests, and a slow bucket no followers.
@@ -95,29 +87,47 @@ ApiServices = Annotated[Services, Depends(_services_dependency)]
 """A route's parameter: the app's services."""
 
 
+async def _caller_dependency(request: Request) -> Principal:
+    return caller_of(request)
+
+
+Caller = Annotated[Principal, Depends(_caller_dependency)]
+"""A route's parameter: who asks."""
+
+
+def caller_of(request: Request) -> Principal:
+    """Who asks; nothing reaches a route before that is known."""
+    principal: Principal = request.scope["state"]["principal"]
+    return principal
+
+
 class Requires:
     """A route's declaration of the permission that it asks for.
 
     Args:
-        permission: One of PERMISSIONS.
+        permission: Asked for in the project that the request turns out to be about, by `authorize_project`; None is
+            for whoever has a token.
+        organisation: The route is about no project, and so it is asked for at once.
     """
 
-    def __init__(self, permission: str) -> None:
-        if permission not in PERMISSIONS:
-            raise ValueError(f"unknown permission {permission!r}")
+    def __init__(self, permission: Permission | None, *, organisation: bool = False) -> None:
         self.permission = permission
+        self.organisation = organisation
 
     async def __call__(self, request: Request) -> None:
-        """Asks for it, of no particular project yet, and only then looks at the query."""
+        """Looks at the query too, but not for those who may not ask at all."""
         request.state.permission = self.permission
-        authorize = _services_of(request).authorize
-        if authorize is not None:
-            await run_in_threadpool(authorize, request, self.permission, None)
+        if self.organisation and self.permission is not None:
+            caller_of(request).require(self.permission, None)
         await strict_query(request)
 
 
-def authorize_project(request: Request, project_id: str) -> None:
-    """Asks for the route's permission in a project."""
-    authorize = _services_of(request).authorize
-    if authorize is not None:
-        authorize(request, request.state.permission, project_id)
+def authorize_project(request: Request, project_id: str, permission: Permission | None = None) -> None:
+    """Asks for the route's permission in a project, or for another one.
+
+    Raises:
+        ProjectNotFoundError: There is none, or the caller is no member.
+        PermissionDeniedError: The caller's role lacks it.
+    """
+    asked = permission or request.state.permission
+    _services_of(request).gate.require(caller_of(request), asked, project_id)

@@ -11,11 +11,18 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
+from astraml_ray.access.effective import Outcome
+from astraml_ray.access.fields import normalised
+from astraml_ray.access.tokens import Principal
 from astraml_ray.api.errors import KeyInFlightError, KeyInvalidError, KeyReusedError
+from astraml_ray.api.rules import check_in_transaction, project_of, resolve
 from astraml_ray.api.services import Services
 from astraml_ray.api.views import job_path, job_view
 from astraml_ray.errors import Problem, SpecError, StoreBusyError
 from astraml_ray.spec import JobSpec
+from astraml_ray.spec.loading import parse_spec
+from astraml_ray.spec.migration import CURRENT_VERSION
+from astraml_ray.store.access import OriginRecord, record_origin
 from astraml_ray.store.idempotency import KeyRecord, KeyTakenError, find_key, store_key
 from astraml_ray.store.jobs import JobRecord, NewJob, create_job, new_job_id
 
@@ -34,21 +41,42 @@ class Creation:
 
     Attributes:
         route: Scope of the key, together with the project.
-        spec: The job.
+        principal: Who asks for it.
+        document: What is asked for, as a spec of the current version; policies come on top.
         key: The idempotency key, if the client sent one.
         parent_id: The job that is resumed or cloned.
         relation: Which of the two.
+        sent: The request as it came, if that is another document.
+        api_version: Of that request.
+        migration: What moved, of a request of an older version.
     """
 
     route: str
-    spec: JobSpec
+    principal: Principal
+    document: dict[str, Any]
     key: str | None = None
     parent_id: str | None = None
     relation: Relation | None = None
+    sent: dict[str, Any] | None = None
+    api_version: str = CURRENT_VERSION
+    migration: list[dict[str, Any]] | None = None
+
+    @property
+    def project_id(self) -> str:
+        """The project that the job is for."""
+        return project_of(self.document)
 
     def request(self) -> dict[str, Any]:
-        """What two requests with one key must have in common."""
-        spec = self.spec.canonical()
+        """What two requests with one key must have in common, however they are written; policies have no part in it.
+
+        Raises:
+            SpecError: The document is no plain data.
+        """
+        try:
+            spec = parse_spec(self.document).canonical()
+        except SpecError:
+            # A policy's defaults may make it whole.
+            spec = _plain(self.document)
         return spec if self.parent_id is None else {"parent_id": self.parent_id, "spec": spec}
 
 
@@ -88,20 +116,22 @@ def make_job(services: Services, creation: Creation) -> Made:
     """Makes the job, unless its key has made one already.
 
     Raises:
-        SpecError: The spec asks for what the service does not do.
+        SpecError: The spec is invalid, or asks for what the service does not do.
+        AccessError: The rules of the project stand against it; see `rules`.
         KeyReusedError: The key has made a job of another request.
         KeyInFlightError: Another request with the key may be making one.
         StoreError: The database failed; nothing is made.
     """
-    _refuse_schedule(creation.spec)
     request = creation.request()
     fingerprint = _digest(request)
     try:
         made = _replayed(services, creation, fingerprint, request)
         if made is None:
+            outcome = resolve(services, creation.principal, creation.project_id, creation.document)
+            _refuse_schedule(outcome.spec)
             with services.store.write() as conn:
                 made = _known(conn, creation, fingerprint, request) or _create(
-                    conn, services.clock(), creation, fingerprint, request
+                    conn, services.clock(), creation, outcome, fingerprint, request
                 )
     except KeyTakenError:
         # Its transaction has ended by now, or this one would still wait for it.
@@ -153,7 +183,7 @@ def _replayed(services: Services, creation: Creation, fingerprint: str, request:
 def _known(conn: Connection, creation: Creation, fingerprint: str, request: dict[str, Any]) -> Made | None:
     if creation.key is None:
         return None
-    known = find_key(conn, creation.spec.project_id, creation.route, creation.key)
+    known = find_key(conn, creation.project_id, creation.route, creation.key)
     if known is None:
         return None
     if known.fingerprint != fingerprint:
@@ -166,13 +196,16 @@ def _known(conn: Connection, creation: Creation, fingerprint: str, request: dict
     return Made(known.status_code, known.body, known.job_id, replayed=True)
 
 
-def _create(conn: Connection, now: float, creation: Creation, fingerprint: str, request: dict[str, Any]) -> Made:
-    spec = creation.spec
+def _create(
+    conn: Connection, now: float, creation: Creation, outcome: Outcome, fingerprint: str, request: dict[str, Any]
+) -> Made:
+    check_in_transaction(conn, creation.principal, outcome, now=now)
+    spec = outcome.spec
     job = create_job(
         conn,
         NewJob(
             id=new_job_id(now),
-            spec=spec.canonical(),
+            spec=outcome.document,
             spec_digest=spec.digest(),
             api_version=spec.api_version,
             project_id=spec.project_id,
@@ -184,10 +217,24 @@ def _create(conn: Connection, now: float, creation: Creation, fingerprint: str, 
         ),
         now=now,
     )
-    made = Made(201, job_view(job), job.id, replayed=False)
+    record_origin(conn, _origin_of(creation, outcome, job))
+    made = Made(201, job_view(job, submitted_by=creation.principal.subject), job.id, replayed=False)
     if creation.key is not None:
         store_key(conn, _key_record(creation, creation.key, fingerprint, request, made, job))
     return made
+
+
+def _origin_of(creation: Creation, outcome: Outcome, job: JobRecord) -> OriginRecord:
+    return OriginRecord(
+        job_id=job.id,
+        subject=creation.principal.subject,
+        token_id=creation.principal.token_id,
+        api_version=creation.api_version,
+        request=creation.document if creation.sent is None else creation.sent,
+        migration=creation.migration,
+        provenance=outcome.provenance,
+        created_at=job.created_at,
+    )
 
 
 def _key_record(
@@ -204,6 +251,13 @@ def _key_record(
         job_id=job.id,
         created_at=job.created_at,
     )
+
+
+def _plain(document: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return normalised(document)
+    except ValueError as error:
+        raise SpecError([Problem("", f"is not plain data: {error}")]) from error
 
 
 def _digest(request: dict[str, Any]) -> str:

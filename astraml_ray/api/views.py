@@ -41,13 +41,14 @@ def is_resumable(job: JobRecord) -> bool:
     return job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.run_path is not None
 
 
-def job_view(job: JobRecord, *, with_spec: bool = True) -> dict[str, Any]:
+def job_view(job: JobRecord, *, submitted_by: str | None, with_spec: bool = True) -> dict[str, Any]:
     """The job object; in lists without its spec."""
     view: dict[str, Any] = {
         "id": job.id,
         "api_version": job.api_version,
         "project_id": job.project_id,
         "name": job.name,
+        "submitted_by": submitted_by,
         "status": job.status.value,
         "terminal": job.status.terminal,
         "reason": job.reason,

@@ -180,7 +180,7 @@ def _say(text: str) -> None:
 
 
 def _show_up(found: dict[str, Any]) -> None:
-    print(f"{'already up' if found['already_up'] else 'up'}: {found['address']}, pages: {found['address']}/docs")
+    print(f"{'already up' if found['already_up'] else 'up'}: {found['address']}")
     if found["s3"]:
         print(f"S3: {found['s3']}")
     print(f"runs: {found['storage']}")

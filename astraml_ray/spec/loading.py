@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec.job import JobSpec
 
-__all__ = ["build_spec", "dump_spec", "parse_document", "parse_spec", "read_document"]
+__all__ = ["build_spec", "changed", "dump_spec", "parse_document", "parse_spec", "read_document"]
 
 MAX_SPEC_BYTES = 1_000_000
 _MAX_PROBLEMS = 100
@@ -129,9 +129,15 @@ def build_spec(
         except yaml.YAMLError as error:
             raise SpecError([Problem(_pointer(path.split(".")), f"{text!r} does not parse")], source="--set") from error
         _assign(merged, path, value)
-    for path, value in (flags or {}).items():
-        _assign(merged, path, value)
-    return parse_spec(merged, source=source)
+    return parse_spec(changed(merged, flags=flags or {}), source=source)
+
+
+def changed(document: Mapping[str, Any], *, flags: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a document with values (dotted path -> value) laid over it; not validated."""
+    copy: dict[str, Any] = json.loads(json.dumps(document, default=str))
+    for path, value in flags.items():
+        _assign(copy, path, value)
+    return copy
 
 
 def _assign(document: dict[str, Any], path: str, value: Any) -> None:

@@ -83,6 +83,7 @@ def list_jobs(
     conn: Connection,
     *,
     project_id: str | None = None,
+    project_ids: Collection[str] | None = None,
     status: Collection[JobStatus] | None = None,
     labels: Mapping[str, str] | None = None,
     created_after: float | None = None,
@@ -96,6 +97,7 @@ def list_jobs(
     Args:
         conn: A connection.
         project_id: Only of this project.
+        project_ids: Only of these; None is all.
         status: Only in one of these states.
         labels: Only with all of these labels.
         created_after: Only later ones than this time.
@@ -106,6 +108,7 @@ def list_jobs(
     """
     ids = page_of_ids(
         project_id=project_id,
+        project_ids=project_ids,
         status=status,
         labels=labels,
         created=(created_after, created_before),

@@ -9,6 +9,7 @@ project's last job is old.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from sqlalchemy import Select, exists, func, literal, select, tuple_, union_all
@@ -19,6 +20,7 @@ from astraml_ray.store.tables import job_labels, jobs
 
 __all__ = ["page_of_ids"]
 
+_MAX_PROJECTS = 50
 _SLACK_S = 60.0
 """How far the time in an id may be from the time at which its job was written."""
 
@@ -26,6 +28,7 @@ _SLACK_S = 60.0
 def page_of_ids(
     *,
     project_id: str | None,
+    project_ids: Collection[str] | None = None,
     status: Collection[JobStatus] | None,
     labels: Mapping[str, str] | None,
     created: tuple[float | None, float | None],
@@ -44,9 +47,14 @@ def page_of_ids(
     if before is not None:
         conditions.append(func.coalesce(jobs.c.created_at, 0.0) < before)
         below.append(first_id_of(before + _SLACK_S))
+    projects = _projects(project_id, project_ids)
+    if len(projects) > _MAX_PROJECTS:
+        # More stretches of the index than a database takes in one query.
+        conditions.append(func.coalesce(jobs.c.project_id, "").in_(projects))
+        projects = [None]
     pages = []
-    for one in _statuses(status):
-        given = {"project_id": project_id, "status": one.value if one else None, "parent_id": parent_id}
+    for project, one in product(projects, _statuses(status)):
+        given = {"project_id": project, "status": one.value if one else None, "parent_id": parent_id}
         query, key, lead = _lead({name: value for name, value in given.items() if value is not None}, labels or {}, one)
         bounds = _bounds(key, lead, lowest, below)
         order = [column.desc() for column in key]
@@ -55,9 +63,17 @@ def page_of_ids(
         return None
     if len(pages) == 1:
         return pages[0]
-    # One ordered page of each state: an index has them in order only state by state.
+    # One ordered page of each project and state: an index has them in order only one by one.
     merged = union_all(*(select(page.subquery().c.id) for page in pages)).subquery()
     return select(merged.c.id).order_by(merged.c.id.desc()).limit(limit)
+
+
+def _projects(project_id: str | None, project_ids: Collection[str] | None) -> Sequence[str | None]:
+    if project_ids is None:
+        return [project_id]
+    if project_id is None:
+        return sorted(project_ids)
+    return [project_id] if project_id in project_ids else []
 
 
 def _statuses(status: Collection[JobStatus] | None) -> Sequence[JobStatus | None]:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 __all__ = [
     "RAY_ENVIRONMENT",
@@ -61,6 +62,15 @@ class Settings:
     address: str | None
     """Of the service, for its clients."""
     token: str | None
+    allowed_targets: str
+    """Addresses that jobs may name besides public ones, with commas between them."""
+    master_key: str | None
+    """Keys that secrets are encrypted with, newest first, with commas between them."""
+
+    @property
+    def token_path(self) -> Path:
+        """The file of the first admin's token."""
+        return self.home / "token"
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -72,12 +82,21 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         database_url=environment.get("ASTRAML_DATABASE_URL") or f"sqlite:///{home / 'astraml.db'}",
         address=environment.get("ASTRAML_ADDRESS") or None,
         token=environment.get("ASTRAML_TOKEN") or None,
+        allowed_targets=_allowed_targets(environment),
+        master_key=environment.get("ASTRAML_MASTER_KEY") or None,
         storage=environment.get("ASTRAML_STORAGE", "runs"),
         cache=Path(environment.get("ASTRAML_CACHE") or Path(cache_home) / "astraml"),
         ray_address=environment.get("RAY_ADDRESS") or None,
         ray_token_path=environment.get("RAY_AUTH_TOKEN_PATH") or None,
         hub_offline=environment.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"},
     )
+
+
+def _allowed_targets(environment: Mapping[str, str]) -> str:
+    """What the operator allows, and the S3 endpoint that the operator's own environment names."""
+    endpoints = (environment.get(name, "") for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"))
+    own = [urlsplit(endpoint).netloc for endpoint in endpoints if endpoint]
+    return ",".join(filter(None, [environment.get("ASTRAML_ALLOWED_TARGETS", ""), *own]))
 
 
 def apply_ray_environment() -> None:

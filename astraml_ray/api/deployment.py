@@ -9,6 +9,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 
+from astraml_ray.access.targets import AllowedTargets
 from astraml_ray.api.app import Services, build_app
 from astraml_ray.control.service import RayValidator, cluster_now, nudger
 from astraml_ray.errors import InfrastructureError
@@ -24,16 +25,17 @@ _CONCURRENT = 1_000  # above the app's own limits, which answer what is too much
 
 def served_app() -> FastAPI:
     """Builds the app in a replica; ASTRAML_HOME says of which installation."""
-    home = load_settings().home
-    installation = load_installation(home)
+    settings = load_settings()
+    installation = load_installation(settings.home)
     if installation is None:
-        raise InfrastructureError("there is no installation", param=str(home), hint="astraml up")
+        raise InfrastructureError("there is no installation", param=str(settings.home), hint="astraml up")
     return build_app(
         Services(
             store=open_store(installation.database_url),
             validator=RayValidator(),
             nudge=nudger(installation.namespace),
             cluster=cluster_now,
+            targets=AllowedTargets.parse(settings.allowed_targets),
             sends_request_id=False,  # Serve's proxy does
         )
     )
@@ -57,7 +59,12 @@ def deploy(installation: Installation, *, host: str, port: int, replicas: int) -
         ray_actor_options={
             "num_cpus": 0,
             "resources": {f"node:{ray.util.get_node_ip_address()}": 0.001},  # this node, whose files it needs
-            "runtime_env": {"env_vars": {"ASTRAML_HOME": str(installation.home)}},
+            "runtime_env": {
+                "env_vars": {
+                    "ASTRAML_HOME": str(installation.home),
+                    "ASTRAML_ALLOWED_TARGETS": load_settings().allowed_targets,
+                }
+            },
         },
     )
     try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,11 +53,9 @@ def bring_up(
         InfrastructureError: A part does not come up.
         StoreError: The database cannot be used.
     """
-    from astraml_ray.store.engine import migrate
-
     settings.home.mkdir(parents=True, exist_ok=True)
     say("store: " + settings.database_url.split("@")[-1])
-    migrate(settings.database_url)
+    _prepare_store(settings)
     if found is not None and found.head is not None:
         end_head(found.head)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -118,6 +118,28 @@ def reaches(address: str) -> bool:
         return httpx.get(f"{address}/readyz", timeout=5.0).status_code == 200
     except httpx.HTTPError:
         return False
+
+
+def _prepare_store(settings: Settings) -> None:
+    """The tables, and the token of whoever starts the service."""
+    from astraml_ray.access.issuing import ensure_admin_token
+    from astraml_ray.store.engine import migrate, open_store
+
+    migrate(settings.database_url)
+    store = open_store(settings.database_url)
+    try:
+        ensure_admin_token(store, settings.token_path, subject=_user(), now=time.time())
+    finally:
+        store.close()
+
+
+def _user() -> str:
+    """This user's name, as far as it can name a member."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        return "admin"
+    return re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:100] or "admin"
 
 
 @contextmanager

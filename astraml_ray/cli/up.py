@@ -79,7 +79,7 @@ def start_service(
     from astraml_ray.installation import exclusive, load_installation
 
     if host not in ("127.0.0.1", "localhost", "::1"):
-        _say(f"warning: the API asks nobody who they are: whoever reaches {host} may submit, cancel and download")
+        _say(f"warning: tokens and data cross the network as they are: put TLS in front of {host}")
     with exclusive(settings.home):
         found = load_installation(settings.home)
         if found is not None and (found.head is None or is_alive(found.head)) and reaches(found.address):
@@ -170,6 +170,7 @@ def _described(installation: Installation) -> dict[str, Any]:
         "address": installation.address,
         "home": str(installation.home),
         "storage": installation.storage,
+        "token_path": str(installation.home / "token"),
         "ray_address": installation.ray_address,
         "s3": installation.s3["endpoint_url"] if installation.s3 else None,
     }
@@ -184,6 +185,7 @@ def _show_up(found: dict[str, Any]) -> None:
     if found["s3"]:
         print(f"S3: {found['s3']}")
     print(f"runs: {found['storage']}")
+    print(f"admin token: {found['token_path']} (your verbs find it; others get theirs from `astraml token create`)")
     print("next: astraml submit --model tiny-bert --dataset s3://bucket/dataset --gpus 0 --follow")
 
 

@@ -64,8 +64,8 @@ def start_head(
     if not token.exists():
         write_private(token, secrets.token_hex(32))
     whole = {**os.environ, **RAY_ENVIRONMENT, **environment, **token_environment(str(token))}
-    # Neither is for workers: they hold no way into the database, and no cluster but their own.
-    for name in ("ASTRAML_DATABASE_URL", "ASTRAML_TOKEN", "RAY_ADDRESS"):
+    # None is for workers: they hold no way into the database or to its secrets, and no cluster but their own.
+    for name in ("ASTRAML_DATABASE_URL", "ASTRAML_MASTER_KEY", "ASTRAML_TOKEN", "RAY_ADDRESS"):
         whole.pop(name, None)
     for last in (False, False, True):
         port = free_port()

@@ -17,11 +17,14 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from astraml_ray.access.issuing import ensure_admin_token
 from astraml_ray.api.app import ApiLimits, Services, build_app
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.states import JobStatus
+from astraml_ray.store.audit import Actor
 from astraml_ray.store.engine import Store, migrate, open_store
 from astraml_ray.store.jobs import NewJob, change_status, create_job, new_job_id, update_job
+from astraml_ray.store.projects import create_project
 from tests.store.databases import Postgres, serve_postgres
 
 REFERENCE: dict[str, Any] = {
@@ -51,6 +54,11 @@ class FakeValidator:
         return self.answer(spec)
 
 
+def admin_of(store: Store, folder: Path) -> dict[str, str]:
+    """The headers of an org_admin."""
+    return {"Authorization": f"Bearer {ensure_admin_token(store, folder / 'token', subject='root', now=time.time())}"}
+
+
 @dataclass
 class Api:
     """An app, a client of it, and what is below."""
@@ -73,6 +81,7 @@ class Api:
         spec = parse_spec({**REFERENCE, **changes})
         now = time.time()
         with self.store.write() as conn:
+            create_project(conn, spec.project_id, actor=Actor("test"), now=now)
             new = NewJob(
                 new_job_id(now), spec.canonical(), spec.digest(), "v2.1", spec.project_id, spec.name, spec.priority
             )
@@ -116,8 +125,8 @@ def postgres() -> Iterator[tuple[Postgres, str]]:
 
 
 @pytest.fixture
-def make_api(sqlite_url: str) -> Iterator[Callable[..., Api]]:
-    """Builds an app over the test's database; several are several processes' worth."""
+def make_api(sqlite_url: str, tmp_path: Path) -> Iterator[Callable[..., Api]]:
+    """Builds an app over the test's database, and an org_admin's client of it; several are several processes' worth."""
     with ExitStack() as stack:
 
         def make(url: str | None = None, limits: ApiLimits = FAST, **given: Any) -> Api:
@@ -129,6 +138,7 @@ def make_api(sqlite_url: str) -> Iterator[Callable[..., Api]]:
             services = Services(store=store, **fields)
             app = build_app(services)
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
+            client.headers.update(admin_of(store, tmp_path))
             return Api(services, app, client, validator, nudges)
 
         yield make

@@ -19,6 +19,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks
 from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig, SchemathesisConfig
 
+from astraml_ray.access.issuing import ensure_admin_token
 from astraml_ray.api.app import ApiLimits, Services, build_app
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.attempts import begin_attempt, end_attempt
@@ -77,7 +78,9 @@ def world(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     limits = ApiLimits(poll_s=0.005, max_poll_s=0.01, settle_s=0.0, max_stream_s=0.02)
     services = Services(store=store, validator=validator, nudge=lambda: None, limits=limits, clock=lambda: START)
     app = build_app(services)
-    with TestClient(app) as client:
+    # Of START too, which is the app's time.
+    token = ensure_admin_token(store, folder / "token", subject="root", now=START)
+    with TestClient(app, headers={"Authorization": f"Bearer {token}"}) as client:
         api = Api(services, app, client, validator)
         yield api, make_jobs(api, folder)
     store.close()

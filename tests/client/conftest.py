@@ -15,6 +15,7 @@ import pytest
 import uvicorn
 from click.testing import CliRunner, Result
 
+from astraml_ray.access.issuing import ensure_admin_token
 from astraml_ray.api.app import ApiLimits, Services, build_app
 from astraml_ray.cli.main import main
 from astraml_ray.client import Client
@@ -110,7 +111,7 @@ def service(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     live.start()
     monkeypatch.setenv("ASTRAML_ADDRESS", live.address)
     monkeypatch.setenv("ASTRAML_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("ASTRAML_TOKEN", raising=False)
+    monkeypatch.setenv("ASTRAML_TOKEN", ensure_admin_token(store, tmp_path / "token", subject="root", now=time.time()))
     yield live
     live.stop()
     store.close()

@@ -94,13 +94,13 @@ def parse_labels(texts: Sequence[str]) -> dict[str, str]:
     return labels
 
 
-def encode_cursor(job_id: str) -> str:
-    """The cursor of the page after a job."""
-    return base64.urlsafe_b64encode(job_id.encode()).decode().rstrip("=")
+def encode_cursor(last: str) -> str:
+    """The cursor of the page after a job, or after whatever else is listed."""
+    return base64.urlsafe_b64encode(last.encode()).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str | None) -> str | None:
-    """The last job of the page before.
+def decode_cursor(cursor: str | None, known: re.Pattern[str] = JOB_ID) -> str | None:
+    """What the page before ended with: the id of a job, or what else the pattern describes.
 
     Raises:
         ParameterError: It is no cursor of ours.
@@ -108,11 +108,11 @@ def decode_cursor(cursor: str | None) -> str | None:
     if cursor is None:
         return None
     try:
-        job_id = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        last = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        job_id = ""
-    if not JOB_ID.fullmatch(job_id):
+        last = ""
+    if not known.fullmatch(last):
         raise ParameterError(
             f"{cursor[:80]!r} is no cursor", param="cursor", hint="use next_cursor of the page before, unchanged"
         )
-    return job_id
+    return last

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
 from sqlalchemy import Connection
 
 from astraml_ray.access.administration import create_project, require_open
-from astraml_ray.access.denials import ProjectNotFoundError, TargetNotAllowedError
+from astraml_ray.access.denials import AlreadyThereError, ProjectNotFoundError, TargetNotAllowedError
 from astraml_ray.access.effective import InForce, Outcome, apply_policies
 from astraml_ray.access.measures import gpus_of
 from astraml_ray.access.permissions import Permission
@@ -19,6 +20,7 @@ from astraml_ray.access.tokens import Principal
 from astraml_ray.access.vault import needs_secret_use, require_secrets
 from astraml_ray.api.services import Services, authorize_project, caller_of
 from astraml_ray.errors import Problem, SpecError
+from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.store.access_tables import ORGANISATION
 from astraml_ray.store.policies import policies_in_force
@@ -28,16 +30,16 @@ __all__ = ["authorize_submission", "check_in_transaction", "project_of", "resolv
 
 
 def project_of(document: Mapping[str, Any]) -> str:
-    """The project that a spec names.
+    """The project that a spec is for.
 
     Raises:
-        SpecError: It names none; with whatever else is wrong.
+        SpecError: It is no name; with whatever else is wrong.
     """
-    project_id = document.get("project_id")
+    project_id = document.get("project_id", JobSpec.model_fields["project_id"].default)
     if isinstance(project_id, str):
         return project_id
     parse_spec(document)
-    raise SpecError([Problem("/project_id", "is missing")])
+    raise SpecError([Problem("/project_id", "is no name of a project")])
 
 
 def authorize_submission(request: Request, project_id: str) -> None:
@@ -91,7 +93,8 @@ def check_in_transaction(conn: Connection, principal: Principal, outcome: Outcom
     """
     project_id = outcome.spec.project_id
     if find_project(conn, project_id) is None and principal.may(Permission.PROJECT_CREATE, None):
-        create_project(conn, principal, project_id, now=now)
+        with suppress(AlreadyThereError):  # made by another request meanwhile
+            create_project(conn, principal, project_id, now=now)
     require_open(conn, project_id)
     require_secrets(conn, project_id, outcome.document)
     quotas = [Quota.of(find_quota(conn, scope)) for scope in (project_id, ORGANISATION)]

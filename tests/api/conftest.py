@@ -73,6 +73,11 @@ class Api:
     def store(self) -> Store:
         return self.services.store
 
+    @property
+    def auth(self) -> dict[str, str]:
+        """The client's headers, for other clients."""
+        return {"Authorization": self.client.headers["authorization"]}
+
     def submit(self, spec: dict[str, Any] | None = None, **headers: str) -> httpx.Response:
         return self.client.post("/v2.1/jobs", json=spec or REFERENCE, headers=headers)
 

@@ -24,8 +24,8 @@ EXPECTED: dict[Route, Permission | None] = {
     ("GET", "/v2.1/jobs/{job_id}/logs"): Permission.JOB_READ,
     ("GET", "/v2.1/jobs/{job_id}/metrics"): Permission.JOB_READ,
     ("GET", "/v2.1/jobs/{job_id}/artifacts"): Permission.ARTIFACT_READ,
-    ("GET", "/v2.1/jobs/{job_id}/artifacts/{path:path}"): Permission.ARTIFACT_READ,
-    ("POST", "/v2.1/jobs/{job_id}/cancel"): Permission.JOB_CANCEL_OWN,
+    ("GET", "/v2.1/jobs/{job_id}/artifacts/{path}"): Permission.ARTIFACT_READ,
+    ("POST", "/v2.1/jobs/{job_id}/cancel"): Permission.JOB_CANCEL_ANY,  # for the job is another's
     ("POST", "/v2.1/jobs/{job_id}/clone"): Permission.JOB_SUBMIT,
     ("POST", "/v2.1/jobs/{job_id}/resume"): Permission.JOB_RESUME,
 }
@@ -39,7 +39,7 @@ BODIES: dict[Route, Any] = {
     ("POST", "/v2.1/jobs:validate"): REFERENCE,
 }
 
-_VALUES = {"{code}": "internal", "{path:path}": "metrics.jsonl", "{project_id}": "p-demo"}
+_VALUES = {"{code}": "internal", "{path}": "metrics.jsonl", "{project_id}": "p-demo"}
 
 
 def path_of(path: str, job_id: str) -> str:

@@ -116,7 +116,7 @@ def test_paths_that_lead_elsewhere_are_not_found(api: Api, job_id: str, tmp_path
     with serving(api.app) as address:
         connection = http.client.HTTPConnection(urlsplit(address).netloc)
         for name in names:
-            connection.request("GET", path_of(job_id, name))
+            connection.request("GET", path_of(job_id, name), headers=api.auth)
             answer = connection.getresponse()
             body = answer.read()
             assert answer.status == 404, name
@@ -173,7 +173,7 @@ def test_a_real_server_sends_every_byte(api: Api, tmp_path: Path) -> None:
     fill(tmp_path / "run")
     job_id = api.ended_job(run_path=str(tmp_path / "run"))
     with serving(api.app) as address:
-        assert httpx.get(address + path_of(job_id, "/model/weights.bin")).content == DATA
+        assert httpx.get(address + path_of(job_id, "/model/weights.bin"), headers=api.auth).content == DATA
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from astraml_ray.access.inline_secrets import find_inline_secrets
+from astraml_ray.access.targets import AllowedTargets, guard_document
 from astraml_ray.api.bodies import MAX_VALUES, parse_body
 from astraml_ray.api.errors import BodyTooLargeError, HttpError
 from astraml_ray.spec.loading import field_paths, parse_spec
@@ -165,7 +167,8 @@ SETTINGS = settings(
 def _is_valid(body: bytes, content_type: str) -> bool:
     try:
         data = parse_body(body, content_type)
-        parse_spec(data)
+        assert not guard_document(parse_spec(data).canonical(), allowed=AllowedTargets())
+        assert not find_inline_secrets(data)
     except Exception:
         return False
     return isinstance(data, dict)

@@ -133,7 +133,7 @@ def test_other_content_types_are_refused(api: Api, content_type: str | None, ext
 
 def test_bodies_are_bounded_whatever_they_declare(make_api: Callable[..., Api]) -> None:
     api = make_api(limits=ApiLimits(max_body_bytes=10_000))
-    with serving(api.app) as address, httpx.Client(base_url=address) as client:
+    with serving(api.app) as address, httpx.Client(base_url=address, headers=api.auth) as client:
         headers = {"Content-Type": "application/json"}
         check_problem(client.post("/v2.1/jobs", content=b" " * 10_001, headers=headers), 413, "body_too_large")
 
@@ -149,10 +149,11 @@ def test_bodies_are_bounded_whatever_they_declare(make_api: Callable[..., Api]) 
 def test_a_body_that_never_comes_is_given_up(make_api: Callable[..., Api]) -> None:
     api = make_api(limits=ApiLimits(body_timeout_s=0.1, max_concurrent=1))
     with serving(api.app) as address, socket.create_connection(("127.0.0.1", urlsplit(address).port or 0)) as slow:
-        head = "POST /v2.1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        names = {"Host": "x", "Content-Type": "application/json", "Content-Length": "100", **api.auth}
+        head = "\r\n".join(["POST /v2.1/jobs HTTP/1.1", *(f"{name}: {names[name]}" for name in names), "", "{"])
         slow.sendall(head.encode())
         # A slow sender holds no place, though there is but one.
-        assert httpx.get(f"{address}/v2.1/jobs").status_code == 200
+        assert httpx.get(f"{address}/v2.1/jobs", headers=api.auth).status_code == 200
         assert slow.recv(10_000).startswith(b"HTTP/1.1 408 ")
     assert api.services.admission.requests == 0
 

@@ -121,7 +121,9 @@ def test_a_thousand_requests_at_once_make_one_job(either_url: str, make_api: Cal
         start = threading.Barrier(clients)
 
         def send(number: int) -> None:
-            with httpx.Client(base_url=(first, second)[number % 2], timeout=60, verify=False) as client:
+            with httpx.Client(
+                base_url=(first, second)[number % 2], headers=one.auth, timeout=60, verify=False
+            ) as client:
                 start.wait()
                 for _ in range(each):
                     answer = client.post("/v2.1/jobs", json=REFERENCE, headers={"Idempotency-Key": "the one"})

@@ -90,7 +90,7 @@ def world(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 def api_schema(world: tuple[Api, list[str]]) -> Any:
     generation = GenerationConfig(deterministic=True, max_examples=20, database="none")
     config = SchemathesisConfig(projects=ProjectsConfig(default=ProjectConfig(generation=generation)))
-    return schemathesis.openapi.from_asgi("/openapi.json", world[0].app, config=config)
+    return schemathesis.openapi.from_asgi("/openapi.json", world[0].app, config=config, headers=world[0].auth)
 
 
 SETTINGS = settings(

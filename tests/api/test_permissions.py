@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import APIRouter, Depends
-from fastapi.routing import APIRoute
 
 from astraml_ray.access.issuing import issue_personal_token, revoke_token
 from astraml_ray.access.permissions import ANYWHERE, TABLE, Permission, Role, allows, roles_with
@@ -23,7 +22,6 @@ from tests.api.conftest import REFERENCE, Api
 from tests.api.routes import BODIES, EXPECTED, ORGANISATION_ROUTES, path_of
 
 Token = Callable[..., dict[str, str]]
-METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 
 @pytest.fixture
@@ -47,11 +45,7 @@ def token(api: Api) -> Token:
 
 def routes_of(api: Api) -> list[tuple[str, str]]:
     """Every method and path that the app serves, from the app itself."""
-    found = []
-    for route in api.app.routes:
-        if isinstance(route, APIRoute):
-            found += [(method, route.path) for method in sorted(set(route.methods) & METHODS)]
-    return found
+    return [(method.upper(), path) for path, methods in api.app.openapi()["paths"].items() for method in methods]
 
 
 def ask(api: Api, method: str, path: str, headers: dict[str, str] | None, job_id: str) -> httpx.Response:
@@ -84,9 +78,10 @@ def test_every_route_for_every_role(api: Api, token: Token, role: Role | None) -
             assert answer.status_code == 403, where
             problem = answer.json()
             assert problem["code"] == "permission_denied", where
-            assert problem["permission"] == permission.value, where
-            assert set(problem["roles"]) <= {one.value for one in roles_with(permission)}, where
-            assert problem["roles"], where
+            asked = {permission.value, "job.cancel.own"} if path.endswith("/cancel") else {permission.value}
+            assert problem["permission"] in asked, where
+            granting = [one.value for one in roles_with(Permission(problem["permission"]))]
+            assert problem["roles"] in (granting, granting[-1:]), where
             assert problem["roles"][-1] in problem["hint"], where
 
 

@@ -85,20 +85,23 @@ def test_what_is_too_much_is_refused_at_once(make_api: Callable[..., Api]) -> No
 
     api.validator.answer = hold
     with serving(api.app) as address, ThreadPoolExecutor(2) as threads:
-        held = [threads.submit(httpx.post, f"{address}/v2.1/jobs:validate", json=REFERENCE, timeout=30) for _ in "ab"]
+        held = [
+            threads.submit(httpx.post, f"{address}/v2.1/jobs:validate", json=REFERENCE, headers=api.auth, timeout=30)
+            for _ in "ab"
+        ]
         for _ in held:
             assert inside.acquire(timeout=20)
         for answer in (
-            httpx.get(f"{address}/v2.1/jobs"),
-            httpx.post(f"{address}/v2.1/jobs", json=REFERENCE),
+            httpx.get(f"{address}/v2.1/jobs", headers=api.auth),
+            httpx.post(f"{address}/v2.1/jobs", json=REFERENCE, headers=api.auth),
         ):
             assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
             assert answer.headers["retry-after"] == "1"
         assert httpx.get(f"{address}/healthz").status_code == 200
-        assert "astraml_api_requests 2" in httpx.get(f"{address}/metrics").text
+        assert "astraml_api_requests 2" in httpx.get(f"{address}/metrics", headers=api.auth).text
         go_on.set()
         assert [one.result().status_code for one in held] == [200, 200]
-        assert httpx.get(f"{address}/v2.1/jobs").status_code == 200
+        assert httpx.get(f"{address}/v2.1/jobs", headers=api.auth).status_code == 200
 
 
 def test_dry_runs_are_few_and_bounded_in_time(make_api: Callable[..., Api]) -> None:

@@ -38,6 +38,9 @@ RAY_ENVIRONMENT: Mapping[str, str] = {
 
 
 WORKER_ENVIRONMENT: Mapping[str, str] = {
+    # libgomp's threads wait for each other by spinning; where cores are shared with data tasks and the service, they
+    # so keep the one that they wait for from running.
+    "OMP_WAIT_POLICY": "PASSIVE",
     # Ray Train trains in a thread, and glibc gives a thread's large blocks back to the kernel at every step, which
     # then has to clear them again: a fifth of the time of a small model on CPUs.
     "MALLOC_ARENA_MAX": "1",

@@ -16,6 +16,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from astraml_ray.cli.s3_server import S3Server, serve_s3
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--requests", type=int, default=5_000, help="malformed requests that the API is sent")
+
+
 _WORDS = {"fruit": "apple pear plum fig melon", "metal": "iron zinc copper tin lead", "bird": "owl crow finch wren jay"}
 
 

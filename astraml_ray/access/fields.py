@@ -66,7 +66,12 @@ def field_of(path: str) -> Field:
         if depth == len(names) - 1:
             return Field(path, here, kind, tuple(optional), owner, name)
         if kind == "mapping":
-            key = ".".join(names[depth + 1 :])
+            tail = names[depth + 1 :]
+            model = _model_of_values(info.annotation)
+            if model is not None and len(tail) == 2 and tail[1] in model.model_fields:
+                of_value = model.model_fields[tail[1]].annotation
+                return Field(path, (*here, *tail), _kind_of(of_value), tuple(optional), model, tail[1])
+            key = ".".join(tail)
             return Field(path, (*here, key), "scalar", tuple(optional), owner, name, key)
         child = _model_in(info.annotation)
         if child is None or kind == "list":
@@ -207,6 +212,14 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     for part in _parts_of(annotation):
         if isinstance(part, type) and issubclass(part, SpecModel):
             return part
+    return None
+
+
+def _model_of_values(annotation: Any) -> type[BaseModel] | None:
+    """The object that a value of a mapping may be."""
+    for part in _parts_of(annotation):
+        if typing.get_origin(part) is dict:
+            return _model_in(typing.get_args(part)[1])
     return None
 
 

@@ -24,14 +24,14 @@ class SecretGrant:
     """Who may have which secrets until when.
 
     Attributes:
-        job_id: The job.
+        job_id: The job; None is a dry run, which has none.
         attempt: Its attempt; a later one needs a grant of its own.
-        subject: Who submitted the job.
+        subject: Who submitted the job, or tries it.
         secrets: Which, to the version: a rotation does not change what a running job sees.
         expires_at: Seconds since the epoch.
     """
 
-    job_id: str
+    job_id: str | None
     attempt: int
     subject: str
     secrets: tuple[SecretRef, ...]

@@ -18,7 +18,7 @@ from astraml_ray.store import policies as rows
 from astraml_ray.store.plain import plain_text
 from astraml_ray.store.policies import PolicyRecord
 
-__all__ = ["restore_policy", "write_policy"]
+__all__ = ["read_policy", "restore_policy", "write_policy"]
 
 
 def write_policy(
@@ -50,13 +50,31 @@ def write_policy(
         PolicyChangedError: There is another version by now.
     """
     require_scope(conn, principal, Permission.POLICY_MANAGE, scope)
-    policy = parse_policy(document)
-    _refuse_secrets(policy)
+    policy = read_policy(document)
     return _add_policy(conn, principal, scope, policy.document(), expected=expected, note=note, now=now)
 
 
+def read_policy(document: Mapping[str, Any]) -> Policy:
+    """A policy that may be put in force.
+
+    Raises:
+        PolicyInvalidError: It does not fit the fields of a job.
+        InlineSecretError: It sets a secret as a literal.
+    """
+    policy = parse_policy(document)
+    _refuse_secrets(policy)
+    return policy
+
+
 def restore_policy(
-    conn: Connection, principal: Principal, scope: str, version: int, *, expected: int | None = None, now: float
+    conn: Connection,
+    principal: Principal,
+    scope: str,
+    version: int,
+    *,
+    expected: int | None = None,
+    note: str | None = None,
+    now: float,
 ) -> PolicyRecord:
     """Puts an earlier version in force again, as a new one.
 
@@ -72,7 +90,7 @@ def restore_policy(
     if old is None:
         raise NotThereError(f"there is no version {version} of that policy", param="/version")
     document = parse_policy(old.document).document()
-    note = f"back to v{version}"
+    note = note or f"back to v{version}"
     return _add_policy(conn, principal, scope, document, expected=expected, note=note, restored_from=version, now=now)
 
 

@@ -26,7 +26,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from astraml_ray.access.denials import SecretInvalidError, SecretKeyError
 from astraml_ray.access.inline_secrets import SECRET_NAME
 
-__all__ = ["MASTER_KEY_FILE", "KeyRing", "SecretRef", "add_master_key", "check_secret", "load_keys", "new_master_key"]
+__all__ = [
+    "MASTER_KEY_FILE",
+    "KeyRing",
+    "SecretRef",
+    "add_master_key",
+    "check_secret",
+    "load_keys",
+    "new_master_key",
+    "write_keys",
+]
 
 MASTER_KEY_FILE = "master.key"
 """Under ASTRAML_HOME."""
@@ -140,11 +149,19 @@ def add_master_key(path: Path) -> KeyRing:
     """
     with _locked(path):
         ring = _read(path)
-        lines = [new_master_key(), *(base64.b64encode(key).decode() for key in ring.keys)]
-        fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        _write_new(fresh, lines)
-        os.replace(fresh, path)
+        _replace(path, KeyRing((base64.b64decode(new_master_key()), *ring.keys)))
         return _read(path)
+
+
+def write_keys(path: Path, ring: KeyRing) -> None:
+    """Puts these keys in place of those of the file.
+
+    Raises:
+        SecretKeyError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(path):
+        _replace(path, ring)
 
 
 def new_master_key() -> str:
@@ -204,6 +221,12 @@ def _read(path: Path) -> KeyRing:
     if mode & 0o077:
         raise SecretKeyError(f"the master key file {path} is open to other users", hint=f"chmod 600 {path}")
     return KeyRing(_parse(text.split(), str(path)))
+
+
+def _replace(path: Path, ring: KeyRing) -> None:
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    _write_new(fresh, [base64.b64encode(key).decode() for key in ring.keys])
+    os.replace(fresh, path)
 
 
 def _write_new(path: Path, lines: list[str]) -> None:

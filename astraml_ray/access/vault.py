@@ -14,6 +14,7 @@ from astraml_ray.access.permissions import Permission
 from astraml_ray.access.secrets import KeyRing, SecretRef, check_secret
 from astraml_ray.access.tokens import Principal
 from astraml_ray.store import secrets as rows
+from astraml_ray.store.audit import Actor, append_audit
 from astraml_ray.store.engine import Store
 from astraml_ray.store.projects import find_project
 from astraml_ray.store.secrets import SecretRecord
@@ -97,6 +98,8 @@ def release_secrets(
 ) -> dict[str, str]:
     """The values that a grant covers, by name; each is noted as used by the job, in the same transaction.
 
+    A use by a dry run, which is no job, goes into the audit trail.
+
     Args:
         conn: A transaction that writes.
         ring: The master keys.
@@ -118,7 +121,12 @@ def release_secrets(
         if record is None or record.value is None:
             raise _missing(ref.project_id, name, None)
         values[name] = ring.decrypt(record.value, record.key_id, ref)
-        rows.record_use(conn, record, job_id=grant.job_id, attempt=grant.attempt, subject=grant.subject, now=now)
+        if grant.job_id is not None:
+            rows.record_use(conn, record, job_id=grant.job_id, attempt=grant.attempt, subject=grant.subject, now=now)
+        else:
+            after = {"version": ref.version}
+            actor = Actor(grant.subject)
+            append_audit(conn, "secret.tried", actor=actor, scope=ref.project_id, target=name, after=after, now=now)
     return values
 
 

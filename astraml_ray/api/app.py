@@ -10,7 +10,19 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from astraml_ray import __version__
-from astraml_ray.api import routes_artifacts, routes_jobs, routes_records, routes_service
+from astraml_ray.api import (
+    routes_artifacts,
+    routes_audit,
+    routes_jobs,
+    routes_members,
+    routes_policies,
+    routes_projects,
+    routes_records,
+    routes_secrets,
+    routes_service,
+    routes_tokens,
+    routes_v1,
+)
 from astraml_ray.api.admission import ApiLimits
 from astraml_ray.api.middleware import OPEN_PATHS, Door, Frame, Intake
 from astraml_ray.api.openapi import describe
@@ -20,7 +32,19 @@ from astraml_ray.errors import AstraError
 
 __all__ = ["ApiLimits", "Services", "Validator", "build_app"]
 
-_ROUTERS = (routes_jobs.router, routes_records.router, routes_artifacts.router, routes_service.router)
+_ROUTERS = (
+    routes_jobs.router,
+    routes_records.router,
+    routes_artifacts.router,
+    routes_projects.router,
+    routes_members.router,
+    routes_tokens.router,
+    routes_audit.router,
+    routes_policies.router,
+    routes_secrets.router,
+    routes_v1.router,
+    routes_service.router,
+)
 _DESCRIPTION = """A job that was answered with 201 is stored, and runs exactly once.
 
 Errors are problem objects (RFC 9457); `code` is stable, and GET /v2.1/errors explains each. Send an `Idempotency-Key`

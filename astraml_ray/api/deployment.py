@@ -9,6 +9,7 @@ import ray
 from fastapi import FastAPI
 from ray import serve
 
+from astraml_ray.access.secrets import MASTER_KEY_FILE
 from astraml_ray.access.targets import AllowedTargets
 from astraml_ray.api.app import Services, build_app
 from astraml_ray.control.service import RayValidator, cluster_now, nudger
@@ -32,8 +33,9 @@ def served_app() -> FastAPI:
     return build_app(
         Services(
             store=open_store(installation.database_url),
-            validator=RayValidator(),
+            validator=RayValidator(installation.namespace),
             nudge=nudger(installation.namespace),
+            keys=installation.home / MASTER_KEY_FILE,
             cluster=cluster_now,
             targets=AllowedTargets.parse(settings.allowed_targets),
             sends_request_id=False,  # Serve's proxy does

@@ -10,9 +10,13 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from astraml_ray.access.policies import Policy
 from astraml_ray.api.catalogue import entry_of
 from astraml_ray.api.schemas import CancelRequest, CloneRequest, Problem
+from astraml_ray.api.schemas_access import MemberRequest, ProjectRequest, QuotaRequest, TokenRequest
+from astraml_ray.api.schemas_policies import OldSpec, PolicyRequest, ReplayRequest, RestoreRequest
 from astraml_ray.api.schemas_records import StreamEnd
+from astraml_ray.api.schemas_secrets import SecretRequest
 from astraml_ray.spec import JobSpec
 
 __all__ = ["BODY_CODES", "JOB_CODES", "KEY_HEADER", "STORE_CODES", "body_of", "describe", "event_stream", "problems"]
@@ -33,7 +37,21 @@ _REF = "#/components/schemas/{model}"
 _PROBLEM = {"application/problem+json": {"schema": {"$ref": _REF.format(model="Problem")}}}
 _REQUEST_ID = {"X-Request-Id": {"description": "Also in the service's log", "schema": {"type": "string"}}}
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer"}}}
-_INPUTS: Sequence[type[BaseModel]] = (JobSpec, CancelRequest, CloneRequest)
+_INPUTS: Sequence[type[BaseModel]] = (
+    JobSpec,
+    CancelRequest,
+    CloneRequest,
+    ProjectRequest,
+    MemberRequest,
+    QuotaRequest,
+    TokenRequest,
+    Policy,
+    PolicyRequest,
+    ReplayRequest,
+    RestoreRequest,
+    OldSpec,
+    SecretRequest,
+)
 
 KEY_HEADER = {
     "name": "Idempotency-Key",

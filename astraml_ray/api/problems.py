@@ -93,7 +93,9 @@ def _as_known(error: Exception, scope: Scope) -> AstraError | None:
     if isinstance(error, HTTPException):
         where = f"{scope['method']} {scope['path']}"
         if error.status_code == 404:
-            return RouteNotFoundError(f"there is nothing at {where}"[:300])
+            old = f"{scope['path']}/".startswith("/v1/")
+            hint = "of v1 there is POST /v1/jobs; everything else is under /v2.1" if old else None
+            return RouteNotFoundError(f"there is nothing at {where}"[:300], hint=hint)
         if error.status_code == 405:
             return MethodNotAllowedError(f"{where} is not supported"[:300], headers=error.headers)
     return None

@@ -16,7 +16,8 @@ from astraml_ray.api.errors import MalformedBodyError, ParameterError
 from astraml_ray.api.parameters import JOB_ID
 from astraml_ray.api.problems import did_you_mean
 from astraml_ray.api.services import Services, authorize_project
-from astraml_ray.errors import JobNotFoundError, Problem
+from astraml_ray.errors import JobNotFoundError, Problem, SpecError
+from astraml_ray.spec.migration import CURRENT_VERSION, KNOWN_VERSIONS
 from astraml_ray.store.jobs import JobRecord, get_job
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "known_job",
     "refuse_secrets",
     "slot_of",
+    "spec_of",
 ]
 
 
@@ -82,6 +84,22 @@ def document_of(body: RawBody) -> dict[str, Any]:
         raise ParameterError("a spec is an object of fields", param="", hint="GET /v2.1/schema")
     refuse_secrets(data)
     return data
+
+
+def spec_of(body: RawBody) -> dict[str, Any]:
+    """As `document_of`, of the current version.
+
+    Raises:
+        InlineSecretError: There are secrets in it.
+        SpecError: It says that it is of another version.
+    """
+    document = document_of(body)
+    version = document.get("api_version", CURRENT_VERSION)
+    if version != CURRENT_VERSION:
+        message = f"this route takes {CURRENT_VERSION}, not {str(version)[:40]!r}; known: {', '.join(KNOWN_VERSIONS)}"
+        hint = "`astraml migrate` writes a spec of v1.x as v2.1, and POST /v1/jobs takes it as it is"
+        raise SpecError([Problem("/api_version", message, hint)])
+    return document
 
 
 def refuse_secrets(data: dict[str, Any]) -> None:

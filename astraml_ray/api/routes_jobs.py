@@ -29,15 +29,16 @@ from astraml_ray.api.parameters import (
 from astraml_ray.api.requests import (
     Body,
     RawBody,
-    document_of,
     known_job,
     refuse_secrets,
+    spec_of,
 )
 from astraml_ray.api.rules import authorize_submission, project_of, resolve
 from astraml_ray.api.schemas import AttemptList, Job, JobPage, ValidationReport
 from astraml_ray.api.services import ApiServices, Requires, Services, authorize_project, caller_of
 from astraml_ray.api.submission import Creation, check_key, make_job, nudge
 from astraml_ray.api.views import attempt_view, is_resumable, job_view
+from astraml_ray.control.secrets import grant_to_trial
 from astraml_ray.spec.loading import changed
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.access import find_origin, submitters_of
@@ -88,7 +89,7 @@ Moment = {"format": "date-time"}
 )
 def submit_job(request: Request, services: ApiServices, body: Body) -> JsonAnswer:
     """Stores a job, durably, before it answers. The body is a job spec, as JSON or as YAML."""
-    return make(request, services, Creation(SUBMIT, caller_of(request), document_of(body), key_of(request)))
+    return make(request, services, Creation(SUBMIT, caller_of(request), spec_of(body), key_of(request)))
 
 
 @router.get(
@@ -249,6 +250,7 @@ def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) 
             "model",
             "resources",
             "infrastructure",
+            "secret_key",
             "storage",
             "validation_timeout",
         ),
@@ -258,10 +260,10 @@ def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) 
 )
 async def validate_job(request: Request, services: ApiServices, body: Body) -> JsonAnswer:
     """The resolved spec, what the dataset holds, and warnings. Reads the bucket for real; stores nothing."""
-    outcome = await run_in_threadpool(_resolved, request, services, body)
+    outcome, grant = await run_in_threadpool(_resolved, request, services, body)
     if not services.validations.acquire(blocking=False):
         raise OverloadedError(f"{services.limits.max_validations} dry runs are under way in this process")
-    running = asyncio.get_running_loop().run_in_executor(None, _validate, services, outcome)
+    running = asyncio.get_running_loop().run_in_executor(None, _validate, services, outcome, grant)
     try:
         report = await asyncio.wait_for(asyncio.shield(running), services.limits.validation_timeout_s)
     except asyncio.TimeoutError:
@@ -272,16 +274,20 @@ async def validate_job(request: Request, services: ApiServices, body: Body) -> J
     return JsonAnswer(report)
 
 
-def _resolved(request: Request, services: Services, body: RawBody) -> Outcome:
-    document = document_of(body)
+def _resolved(request: Request, services: Services, body: RawBody) -> tuple[Outcome, str | None]:
+    """What would run, and a grant for the credentials that it would read the dataset with."""
+    document = spec_of(body)
     authorize_submission(request, project_of(document))
-    return resolve(services, caller_of(request), project_of(document), document)
+    caller = caller_of(request)
+    outcome = resolve(services, caller, project_of(document), document)
+    now = services.clock()
+    return outcome, grant_to_trial(services.store, services.keys, outcome.spec, caller.subject, now=now)
 
 
-def _validate(services: Services, outcome: Outcome) -> dict[str, Any]:
+def _validate(services: Services, outcome: Outcome, grant: str | None) -> dict[str, Any]:
     """Holds its place until the work has ended, even if nobody waits for it any more."""
     try:
-        report = services.validator.validate(outcome.document)
+        report = services.validator.validate(outcome.document, grant=grant)
         return {**report, "policies": policy_notes(outcome.provenance)}
     finally:
         services.validations.release()

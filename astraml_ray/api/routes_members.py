@@ -20,15 +20,16 @@ from astraml_ray.api.services import ApiServices, Caller, Requires, Services, au
 from astraml_ray.api.views_access import NAME, member_view, page_view, permissions_named, quota_view
 from astraml_ray.store.access import gpu_time_since
 from astraml_ray.store.access_tables import ORGANISATION
+from astraml_ray.store.administration import administering
 from astraml_ray.store.projects import find_member, find_quota, list_members
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/v2.1", tags=["members"])
 
-_MEMBERS = {200: {"model": MemberPage}}
-_MEMBER = {200: {"model": Member}}
-_QUOTA = {200: {"model": Quota}}
+_MEMBERS: dict[int | str, dict[str, Any]] = {200: {"model": MemberPage}}
+_MEMBER: dict[int | str, dict[str, Any]] = {200: {"model": Member}}
+_QUOTA: dict[int | str, dict[str, Any]] = {200: {"model": Quota}}
 _GRANT: dict[str, Any] = {"requestBody": body_of("MemberRequest", required=True)}
 _BOUNDS: dict[str, Any] = {"requestBody": body_of("QuotaRequest", required=True)}
 
@@ -175,7 +176,7 @@ def _grant(services: Services, caller: Principal, scope: str, subject: str, body
     permissions = permissions_named(asked.permissions)
     now = services.clock()
     end = asked.end(now=now)
-    with services.store.write() as conn:
+    with administering(services.store) as conn:
         member = grant_role(
             conn, caller, scope, subject, Role(asked.role), permissions=permissions, expires_at=end, now=now
         )
@@ -186,7 +187,7 @@ def _grant(services: Services, caller: Principal, scope: str, subject: str, body
 def _revoke(services: Services, caller: Principal, scope: str, subject: str, body: RawBody) -> JsonAnswer:
     body.fields([])
     now = services.clock()
-    with services.store.write() as conn:
+    with administering(services.store) as conn:
         had = find_member(conn, scope, subject)
         revoke_role(conn, caller, scope, subject, now=now)
     services.gate.cache.forget()
@@ -204,7 +205,7 @@ def _quota(services: Services, scope: str) -> JsonAnswer:
 
 def _set_quota(services: Services, caller: Principal, scope: str, body: RawBody) -> JsonAnswer:
     asked = read_input(QuotaRequest, body)
-    with services.store.write() as conn:
+    with administering(services.store) as conn:
         set_quota(
             conn,
             caller,

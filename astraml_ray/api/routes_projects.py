@@ -19,6 +19,7 @@ from astraml_ray.api.schemas_access import Project, ProjectPage, ProjectRequest,
 from astraml_ray.api.services import ApiServices, Caller, Requires, Services, authorize_project
 from astraml_ray.api.views_access import NAME, page_view, project_page_view, project_view
 from astraml_ray.store.access import gpu_time_since
+from astraml_ray.store.administration import administering
 from astraml_ray.store.projects import find_project, find_quota, list_projects
 
 __all__ = ["Cursor", "PageSize", "router"]
@@ -36,9 +37,7 @@ _PROJECT_CODES = ("project_not_found", *STORE_CODES)
     dependencies=[Depends(Requires(Permission.PROJECT_READ))],
     responses={**problems(*STORE_CODES), 200: {"model": ProjectPage}},
 )
-def list_own_projects(
-    services: ApiServices, caller: Caller, cursor: Cursor = None, limit: PageSize = 50
-) -> JsonAnswer:
+def list_own_projects(services: ApiServices, caller: Caller, cursor: Cursor = None, limit: PageSize = 50) -> JsonAnswer:
     """A page of the projects that the caller may see, by id, with the caller's role in each."""
     with services.store.read() as conn:
         found = list_projects(
@@ -69,7 +68,7 @@ def make_project(services: ApiServices, caller: Caller, body: Body) -> JsonAnswe
     """A project without members, policies and quota: org_admins can do everything there, and others nothing yet."""
     asked = read_input(ProjectRequest, body)
     now = services.clock()
-    with services.store.write() as conn:
+    with administering(services.store) as conn:
         made = create_project(conn, caller, asked.id, title=asked.title, now=now)
     view = project_view(made, caller, None, (), now=now)
     return JsonAnswer(view, status_code=201, headers={"Location": f"/v2.1/projects/{made.id}"})
@@ -115,7 +114,7 @@ def _archive(
 ) -> JsonAnswer:
     authorize_project(request, project_id)
     body.fields([])
-    with services.store.write() as conn:
+    with administering(services.store) as conn:
         archive_project(conn, caller, project_id, archived=archived, now=services.clock())
         return JsonAnswer(_view(conn, services, caller, project_id))
 

@@ -41,6 +41,7 @@ from astraml_ray.api.views_access import (
     whoami_view,
 )
 from astraml_ray.errors import Problem
+from astraml_ray.store.administration import administering
 from astraml_ray.store.tokens import TokenRecord, list_tokens
 
 __all__ = ["router"]
@@ -107,7 +108,7 @@ def make_token(services: ApiServices, caller: Caller, body: Body) -> JsonAnswer:
         "note": asked.note,
         "now": now,
     }
-    with services.store.write() as conn:
+    with administering(services.store) as conn:
         if asked.kind == "personal":
             text, made = issue_personal_token(conn, caller, asked.subject or caller.subject, **terms)
         else:
@@ -122,10 +123,10 @@ def make_token(services: ApiServices, caller: Caller, body: Body) -> JsonAnswer:
     responses={**problems(*BODY_CODES, *STORE_CODES, "not_found"), 200: {"model": Token}},
 )
 def take_token(services: ApiServices, caller: Caller, token_id: str, body: Body) -> JsonAnswer:
-    """Within a second it counts nowhere, for ever. One's own, or with `token.manage` a project's. It may be repeated."""
+    """Within a second it counts nowhere, for ever: one's own, or a project's with `token.manage`. May be repeated."""
     body.fields([])
     now = services.clock()
-    with services.store.write() as conn:
+    with administering(services.store) as conn:
         revoke_token(conn, caller, token_id, now=now)
         revoked = visible_token(conn, caller, token_id)
     services.gate.cache.forget()
@@ -192,7 +193,9 @@ def _check_kind(asked: TokenRequest) -> None:
     """Each kind has fields that the other has not."""
     other = "service" if asked.kind == "personal" else "personal"
     odd = [name for name in _OF_ONE_KIND[other] if getattr(asked, name) is not None]
-    problems = [Problem(f"/{name}", f"is of a {other} token", f'leave it out, or send "kind": "{other}"') for name in odd]
+    problems = [
+        Problem(f"/{name}", f"is of a {other} token", f'leave it out, or send "kind": "{other}"') for name in odd
+    ]
     if asked.kind == "service":
         missing = [name for name in _OF_ONE_KIND["service"] if getattr(asked, name) is None]
         problems += [Problem(f"/{name}", "is missing", "a service token has a name and a role") for name in missing]

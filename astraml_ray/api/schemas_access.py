@@ -298,7 +298,7 @@ class MemberRequest(Expiring):
     """A role to be given, in place of the one that is there."""
 
     role: RoleName
-    permissions: Annotated[list[PermissionName], Field(max_length=50)] = []
+    permissions: list[PermissionName] = Field(default_factory=list, max_length=50)
     """Besides the role; GET /v2.1/permissions says which can be given like that."""
 
 

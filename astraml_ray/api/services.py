@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import anyio
@@ -33,8 +34,12 @@ __all__ = [
 class Validator(Protocol):
     """Dry runs."""
 
-    def validate(self, spec: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, spec: dict[str, Any], *, grant: str | None = None) -> dict[str, Any]:
         """Reads the bucket and the model's files, and tells what a run would do.
+
+        Args:
+            spec: Of the job.
+            grant: For the dataset's credentials, if the spec names some.
 
         Raises:
             AstraError: What is wrong with the spec, the dataset or the model.
@@ -52,6 +57,7 @@ class Services:
         clock: Seconds since the epoch.
         limits: Bounds of this process.
         targets: Addresses that jobs may name, besides public ones.
+        keys: The file of the master keys, read whenever it is needed; None for an app without secrets.
         cluster: What the controller knows of the cluster, if anyone can tell.
         sends_request_id: False behind a proxy that adds X-Request-Id to the answers itself.
     """
@@ -62,6 +68,7 @@ class Services:
     clock: Callable[[], float] = time.time
     limits: ApiLimits = field(default_factory=ApiLimits)
     targets: AllowedTargets = field(default_factory=AllowedTargets)
+    keys: Path | None = None
     cluster: Callable[[], dict[str, Any]] | None = None
     sends_request_id: bool = True
 

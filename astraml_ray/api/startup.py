@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -16,6 +16,9 @@ from astraml_ray.control.head import end_head, end_process, start_head, token_en
 from astraml_ray.errors import InfrastructureError
 from astraml_ray.installation import Installation, save_installation
 from astraml_ray.settings import Settings, apply_ray_environment
+
+if TYPE_CHECKING:
+    from astraml_ray.store.engine import Store
 
 __all__ = ["bring_up", "reaches", "take_down"]
 
@@ -129,8 +132,30 @@ def _prepare_store(settings: Settings) -> None:
     store = open_store(settings.database_url)
     try:
         ensure_admin_token(store, settings.token_path, subject=_user(), now=time.time())
+        _keep_master_key(settings, store)
     finally:
         store.close()
+
+
+def _keep_master_key(settings: Settings, store: Store) -> None:
+    """Writes what ASTRAML_MASTER_KEY says where the service's processes read it: their environment does not carry it.
+
+    Keys that something is still encrypted with stay behind it.
+    """
+    from astraml_ray.access.secrets import MASTER_KEY_FILE, KeyRing, load_keys, write_keys
+    from astraml_ray.store.secrets import keys_in_use
+
+    if settings.master_key is None:
+        return
+    path = settings.home / MASTER_KEY_FILE
+    keys = load_keys(settings.master_key, path).keys
+    if path.exists():
+        with store.read() as conn:
+            in_use = keys_in_use(conn)
+        before = load_keys(None, path, create=False)
+        pairs = zip(before.ids, before.keys, strict=True)
+        keys += tuple(key for key_id, key in pairs if key_id in in_use and key not in keys)
+    write_keys(path, KeyRing(keys))
 
 
 def _user() -> str:

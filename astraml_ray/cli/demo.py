@@ -47,7 +47,7 @@ def run_demo(storage: str | None) -> dict[str, Any]:
         up = start_service(settings, storage=storage, s3_folder=str(folder / "s3"))
         _say(f"service: {up['address']}, S3 server: {up['s3']}")
         spec = read_document(configs_folder() / "jobs" / "demo.yaml")
-        with Client(up["address"]) as client:
+        with Client(up["address"], token=Path(up["token_path"]).read_text().strip()) as client:
             key = client.new_key()
             job = client.submit(spec, idempotency_key=key)
             again = client.submit(spec, idempotency_key=key)

@@ -51,13 +51,22 @@ def list_jobs(
 @click.command()
 @job_argument
 @click.option("--watch", is_flag=True, help="Stay, and show it anew every second until it ends.")
+@click.option("--provenance", is_flag=True, help="What policies and migration have a hand in.")
+@click.option("--all", "every_field", is_flag=True, help="With --provenance: where each field is from.")
 @service_verb
-def show(job: str, watch: bool, service: Service) -> None:
+def show(job: str, watch: bool, provenance: bool, every_field: bool, service: Service) -> None:
     """Show a job.
 
     JOB is an id, or `latest`.
     """
+    if every_field and not provenance:
+        raise click.UsageError("--all goes with --provenance")
+    if watch and provenance:
+        raise click.UsageError("give either --watch or --provenance")
     job_id = service.job_id(job)
+    if provenance:
+        _show_provenance(job_id, service, every_field=every_field)
+        return
     found = service.client.get_job(job_id)
     if service.json:
         service.print_json(found)
@@ -67,6 +76,17 @@ def show(job: str, watch: bool, service: Service) -> None:
             service.print_json(found)
         return
     _show_page(found, service, watch=watch)
+
+
+def _show_provenance(job_id: str, service: Service, *, every_field: bool) -> None:
+    found = service.client.provenance(job_id)
+    if service.json:
+        service.print_json(found)
+        return
+    from astraml_ray.cli.provenance_page import provenance_lines
+
+    for line in provenance_lines(found, every_field=every_field):
+        click.echo(line)
 
 
 def _show_page(job: dict[str, Any], service: Service, *, watch: bool) -> None:

@@ -30,12 +30,22 @@ _SECTIONS = {
         "clone": Verb(f"{_HERE}.again:clone", "Submit a job's spec again, with changes."),
         "download": Verb(f"{_HERE}.download:download", "Download a job's model, or other files of its run."),
     },
+    "Who may do what": {
+        "project": Verb(f"{_HERE}.project:project", "Make projects, and say who may do what in them."),
+        "policy": Verb(f"{_HERE}.policy:policy", "Say what a project's jobs get and may ask for."),
+        "token": Verb(f"{_HERE}.token:token", "Make, list and revoke tokens."),
+        "secret": Verb(f"{_HERE}.secret:secret", "Store secrets for jobs, and see who used them."),
+        "can-i": Verb(f"{_HERE}.can_i:can_i", "Say whether you may do something, why, and who may."),
+        "whoami": Verb(f"{_HERE}.can_i:whoami", "Say whom your token stands for, with which roles."),
+        "audit": Verb(f"{_HERE}.audit:audit", "Show who changed what, newest first."),
+    },
     "Without a service": {
         "run": Verb(f"{_HERE}.run:run", "Train a model, and follow it."),
         "verify": Verb(
             f"{_HERE}.verify:verify",
             "Train a stretch of RUN again, from one checkpoint to the next, and compare the weights.",
         ),
+        "migrate": Verb(f"{_HERE}.migrate:migrate", "Write a spec of v1.x as v2.1, and say what became of each field."),
         "demo": Verb(
             f"{_HERE}.demo:demo", "Train a small model on docstrings, through a service and an S3 server of its own."
         ),

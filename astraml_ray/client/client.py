@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from astraml_ray.client.audit import Audit
 from astraml_ray.client.downloads import download
 from astraml_ray.client.endpoint import find_endpoint
 from astraml_ray.client.failures import ApiError
-from astraml_ray.client.following import follow_stream, read_pages
+from astraml_ray.client.following import follow_stream, read_pages, turn_pages
+from astraml_ray.client.policies import Policies
+from astraml_ray.client.projects import Projects
+from astraml_ray.client.secrets import Secrets
+from astraml_ray.client.tokens import Tokens
 from astraml_ray.client.transport import Transport
 from astraml_ray.client.waiting import wait_for_end
 from astraml_ray.errors import RequestError
@@ -135,16 +140,11 @@ class Client:
             "created_after": created_after,
             "created_before": created_before,
         }
-        left = limit
-        cursor = None
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(left, _PAGE)
-            page = self._transport.request("GET", _JOBS, params={**params, "cursor": cursor, "limit": size})
-            yield from page["data"]
-            left = None if left is None else left - len(page["data"])
-            cursor = page.get("next_cursor")
-            if cursor is None:
-                return
+        return turn_pages(self._transport, _JOBS, params=params, limit=limit, size=_PAGE)
+
+    def provenance(self, job_id: str) -> Json:
+        """Where a job's fields are from: the request as it was sent, what moved in it, and who set which field."""
+        return self._transport.request("GET", _job(job_id, "provenance"))
 
     def attempts(self, job_id: str) -> list[Json]:
         """The tries at a job, the first one first."""
@@ -286,6 +286,33 @@ class Client:
             on_bytes=on_bytes or (lambda _: None),
         )
         return {"job_id": job_id, "path": path, **told}
+
+    # -- who may do what
+
+    @property
+    def projects(self) -> Projects:
+        """Projects, their members and quotas."""
+        return Projects(self._transport)
+
+    @property
+    def policies(self) -> Policies:
+        """What projects and the organisation set and allow in jobs."""
+        return Policies(self._transport)
+
+    @property
+    def tokens(self) -> Tokens:
+        """Tokens, and what this client's may do."""
+        return Tokens(self._transport)
+
+    @property
+    def secrets(self) -> Secrets:
+        """Secrets, and who used them."""
+        return Secrets(self._transport)
+
+    @property
+    def audit(self) -> Audit:
+        """Who changed what."""
+        return Audit(self._transport)
 
     # -- reference
 

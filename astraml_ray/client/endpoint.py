@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,10 +40,14 @@ def find_endpoint(settings: Settings, *, address: str | None = None, token: str 
     Raises:
         RequestError: The address is none, or a file of the home folder cannot be read.
     """
-    written = {} if address or settings.address else _service_file(settings.home / "service.json")
-    found = address or settings.address or written.get("address") or DEFAULT_ADDRESS
-    token_file = Path(written.get("token") or settings.home / "token")
-    return Endpoint(_normal(found), token or settings.token or _read(token_file))
+    told = (address or settings.address) and (token or settings.token)
+    written = {} if told else _service_file(settings.home / "service.json")
+    own = written.get("address") or DEFAULT_ADDRESS
+    found = Endpoint(_normal(address or settings.address or own), token or settings.token)
+    if found.token is None and (found.is_local or found.address == _normal(own)):
+        # This machine's admin token is for this machine's service: no other one is sent it.
+        return replace(found, token=_read(Path(written.get("token") or settings.home / "token")))
+    return found
 
 
 def _normal(address: str) -> str:

@@ -1,4 +1,4 @@
-"""Numbered records (log lines, events): page by page, or as a stream that is followed to its end.
+"""Lists page by page, and numbered records (log lines, events) as a stream that is followed to its end.
 
 Connections may break anywhere: nothing is lost, and nothing comes twice.
 """
@@ -17,7 +17,30 @@ from astraml_ray.client.sse import Message, SseParser
 from astraml_ray.client.transport import Transport
 from astraml_ray.errors import AstraError, InfrastructureError
 
-__all__ = ["follow_stream", "read_pages"]
+__all__ = ["follow_stream", "read_pages", "turn_pages"]
+
+_PAGE = 200
+
+
+def turn_pages(
+    transport: Transport,
+    path: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    limit: int | None = None,
+    size: int | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Yields what a list holds, in pages of `size` as they are asked for; at most `limit`."""
+    size = size or _PAGE
+    left, cursor = limit, None
+    while left is None or left > 0:
+        many = size if left is None else min(left, size)
+        page = transport.request("GET", path, params={**(params or {}), "cursor": cursor, "limit": many})
+        yield from page["data"]
+        left = None if left is None else left - len(page["data"])
+        cursor = page.get("next_cursor")
+        if cursor is None:
+            return
 
 
 def read_pages(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from typing import Any
 
+from astraml_ray.access.quotas import Verdict
+from astraml_ray.control.allowances import Allowances
 from astraml_ray.errors import ResourcesError
 from astraml_ray.spec.job import Resources
 from astraml_ray.spec.placement import Placement, place
@@ -19,6 +22,8 @@ _OVERTAKEN_S = 600.0
 _HELD_S = 1800.0
 _CYCLE_S = _HELD_S + _OVERTAKEN_S
 
+_TOLD_S = 600.0
+"""A time far away is told to ten minutes: it moves with every job that runs meanwhile."""
 _DATA_CPUS = 1.0
 _FAR_BACK = 100
 
@@ -60,13 +65,14 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A queued job. `not_before`: it was tried and waits until then."""
+    """A queued job. `not_before`: it was tried and waits until then; `project_id`: whose quota counts."""
 
     job_id: str
     resources: Resources
     priority: int
     queued_at: float
     not_before: float | None = None
+    project_id: str = "default"
 
 
 @dataclass(frozen=True)
@@ -94,36 +100,86 @@ def demand_of(placement: Placement, cluster_cpus: float) -> Demand:
     )
 
 
-def admit(queue: Sequence[Waiting], capacity: Capacity, *, now: float) -> list[Start | Hold]:
+def admit(
+    queue: Sequence[Waiting], capacity: Capacity, *, now: float, allowances: Allowances | None = None
+) -> list[Start | Hold]:
     """Decides on every queued job: by priority, then by age, smaller ones overtaking for a while.
+
+    Args:
+        queue: All that wait.
+        capacity: The cluster.
+        now: Seconds since the epoch.
+        allowances: What quotas leave; left out, there are none. Who waits for a quota is in no other project's way.
 
     Returns:
         One decision for each job, in the queue's order.
     """
     decisions: list[Start | Hold] = []
-    reserved: tuple[str, Demand] | None = None
+    room = _Room(capacity, allowances or Allowances(), now)
     for ahead, job in enumerate(sorted(queue, key=lambda w: (-w.priority, w.queued_at, w.job_id))):
-        if job.not_before is not None and job.not_before > now:
-            at = datetime.fromtimestamp(job.not_before, tz=timezone.utc)
-            decisions.append(Hold(job.job_id, f"is tried again at {at:%H:%M:%S} UTC"))
-            continue
-        try:
-            placement = _place(job.resources, capacity)
-        except ResourcesError as error:
-            # It may fit once the cluster grows; until then it is in nobody's way.
-            decisions.append(Hold(job.job_id, _told(error), _alternative(job.resources, capacity)))
-            continue
-        demand = demand_of(placement, capacity.cpus)
-        if capacity.holds(demand) and not _takes_from(reserved, demand, capacity):
-            decisions.append(Start(job.job_id, placement))
-            capacity = capacity.less(demand)
-            continue
-        decisions.append(
-            Hold(job.job_id, _lack(demand, capacity, ahead, reserved), _alternative(job.resources, capacity))
-        )
-        if reserved is None and not capacity.holds(demand) and _is_held_for(now - job.queued_at):
-            reserved = (job.job_id, demand)
+        decision, room = _decide(job, ahead, room)
+        decisions.append(decision)
     return decisions
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What there is for the next job of the queue.
+
+    Attributes:
+        capacity: Of the cluster.
+        allowances: Of the quotas.
+        now: Seconds since the epoch.
+        reserved: A job that has waited long, and what is held back for it.
+        first_of: By project, a job that has waited long for GPUs of its quota.
+    """
+
+    capacity: Capacity
+    allowances: Allowances
+    now: float
+    reserved: tuple[str, Demand] | None = None
+    first_of: Mapping[str, str] = field(default_factory=dict)
+
+    def verdict(self, job: Waiting, demand: Demand) -> Verdict:
+        return self.allowances.verdict(job.project_id, demand.gpus, now=self.now)
+
+    def takes(self, job: Waiting, demand: Demand) -> bool:
+        """Whether the job could start."""
+        return self.capacity.holds(demand) and self.verdict(job, demand).decision == "admit"
+
+    def less(self, job: Waiting, demand: Demand) -> _Room:
+        """What is left when the job has started."""
+        left = self.allowances.less(job.project_id, demand.gpus)
+        return replace(self, capacity=self.capacity.less(demand), allowances=left)
+
+
+def _decide(job: Waiting, ahead: int, room: _Room) -> tuple[Start | Hold, _Room]:
+    """What becomes of one job, and what that leaves for those after it."""
+    if job.not_before is not None and job.not_before > room.now:
+        at = datetime.fromtimestamp(job.not_before, tz=timezone.utc)
+        return Hold(job.job_id, f"is tried again at {at:%H:%M:%S} UTC"), room
+    try:
+        placement = _place(job.resources, room.capacity)
+    except ResourcesError as error:
+        # It may fit once the cluster grows; until then it is in nobody's way.
+        return Hold(job.job_id, _told(error), _alternative(job, room)), room
+    demand = demand_of(placement, room.capacity.cpus)
+    is_late = _is_held_for(room.now - job.queued_at)
+    verdict = room.verdict(job, demand)
+    if verdict.decision != "admit":
+        hold = Hold(job.job_id, _quota_words(verdict), _alternative(job, room))
+        if verdict.decision == "wait" and verdict.retry_at is None and is_late:
+            room = replace(room, first_of={job.project_id: job.job_id, **room.first_of})
+        return hold, room
+    if demand.gpus and (first := room.first_of.get(job.project_id)):
+        return Hold(job.job_id, f"its project's GPUs are held for {first}, which has waited longer"), room
+    fits = room.capacity.holds(demand)
+    if fits and not _takes_from(room.reserved, demand, room.capacity):
+        return Start(job.job_id, placement), room.less(job, demand)
+    hold = Hold(job.job_id, _lack(demand, room.capacity, ahead, room.reserved), _alternative(job, room))
+    if room.reserved is None and not fits and is_late:
+        room = replace(room, reserved=(job.job_id, demand))
+    return hold, room
 
 
 def _place(resources: Resources, capacity: Capacity) -> Placement:
@@ -151,6 +207,14 @@ def _told(error: ResourcesError) -> str:
     return error.message.removeprefix("the run ")
 
 
+def _quota_words(verdict: Verdict) -> str:
+    message = verdict.message or "the quota is used up"
+    if verdict.retry_at is None:
+        return message
+    at = datetime.fromtimestamp(math.ceil(verdict.retry_at / _TOLD_S) * _TOLD_S, tz=timezone.utc)
+    return f"{message}; there is room again at {at:%Y-%m-%d %H:%M} UTC"
+
+
 def _lack(demand: Demand, capacity: Capacity, ahead: int, reserved: tuple[str, Demand] | None) -> str:
     queue = _place_in_queue(ahead)
     if demand.gpus > capacity.free_gpus:
@@ -168,16 +232,18 @@ def _place_in_queue(ahead: int) -> str:
     return f"; {ahead} job{'s' if ahead != 1 else ''} before it in the queue" if ahead else ""
 
 
-def _alternative(resources: Resources, capacity: Capacity) -> dict[str, Any] | None:
+def _alternative(job: Waiting, room: _Room) -> dict[str, Any] | None:
     """The least change of the spec with which the job would start now."""
-    for change in _changes(resources):
-        changed = resources.model_copy(update=dict(change.items()))
+    for change in _changes(job.resources):
+        changed = job.resources.model_copy(update=dict(change.items()))
         try:
-            demand = demand_of(_place(changed, capacity), capacity.cpus)
+            demand = demand_of(_place(changed, room.capacity), room.capacity.cpus)
         except ResourcesError:
             continue
-        if capacity.holds(demand):
-            return {f"resources.{name}": value for name, value in change.items() if value != getattr(resources, name)}
+        if room.takes(job, demand):
+            return {
+                f"resources.{name}": value for name, value in change.items() if value != getattr(job.resources, name)
+            }
     return None
 
 

@@ -8,21 +8,27 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from sqlalchemy import Connection
+
+from astraml_ray.access.quotas import WEEK_S, Quota
 from astraml_ray.control.admission import demand_of
 from astraml_ray.control.launcher import Launcher
-from astraml_ray.control.reconciliation import Action, Admit, End, Explain, Kill, Launch, decide
+from astraml_ray.control.reconciliation import Action, Admit, End, Explain, Kill, Launch, decide, held_by_nobody
 from astraml_ray.control.reports import begin_run, store_report
 from astraml_ray.data.objects import join
 from astraml_ray.errors import StaleLeaseError, StoreError, TransitionError
 from astraml_ray.spec.states import JobStatus
+from astraml_ray.store.access import GpuTime, begin_gpu_time, end_gpu_time, gpu_time_since
+from astraml_ray.store.access_tables import ORGANISATION
 from astraml_ray.store.engine import Store
 from astraml_ray.store.idempotency import prune_keys
-from astraml_ray.store.jobs import change_status, list_live, update_job
+from astraml_ray.store.jobs import JobRecord, change_status, find_job, list_live, update_job
 from astraml_ray.store.leases import Lease, acquire_lease, release_lease, renew_lease
 from astraml_ray.store.metrics import expire_windows
+from astraml_ray.store.projects import find_quota
 
 __all__ = ["LEASE", "Reconciler"]
 
@@ -112,10 +118,11 @@ class Reconciler:
             return
         with self._store.read() as conn:
             jobs = list_live(conn)
+            quotas, times = _quotas_of(conn, jobs, now)
         runners = self._launcher.runners()
         if jobs or runners:
             cluster = self._launcher.capacity()
-            actions = decide(jobs, runners, cluster, now=now)
+            actions = decide(jobs, runners, cluster, now=now, quotas=quotas, times=times)
             self._explain([action for action in actions if isinstance(action, Explain)])
             for action in actions:
                 try:
@@ -146,7 +153,7 @@ class Reconciler:
                 demand = demand_of(placement, cluster_cpus)
                 taken = {"cpus": demand.cpus, "gpus": demand.gpus, "workers": placement.workers}
                 with self._store.write(self.lease) as conn:
-                    change_status(
+                    started = change_status(
                         conn,
                         job.id,
                         JobStatus.STARTING,
@@ -156,6 +163,10 @@ class Reconciler:
                         placement=taken,
                         run_path=job.run_path or join(self._storage, job.id),
                     )
+                    # A job that comes back to the queue may start again before its first attempt: its events, unlike
+                    # its attempts, tell one stay on the cluster from the other.
+                    stay = started.event_seq
+                    begin_gpu_time(conn, GpuTime(job.id, stay, job.project_id, demand.gpus, now, None))
                 # After the commit: should this process die here, the next tick finds a job without a runner.
                 self._launcher.start(job.id)
             case Launch(job):
@@ -163,6 +174,7 @@ class Reconciler:
             case End(job, status, reason, message):
                 with self._store.write(self.lease) as conn:
                     change_status(conn, job.id, status, reason=reason, message=message, now=now, placement=None)
+                    end_gpu_time(conn, job.id, now=now)
                 self._launcher.kill(job.id)
             case Kill(job_id):
                 self._launcher.kill(job_id)
@@ -174,12 +186,24 @@ class Reconciler:
                     update_job(conn, explanation.job.id, wait=explanation.wait)
 
     def _upkeep(self, now: float) -> None:
-        """Deletes what is past its time, a bounded batch in each transaction, so that nobody waits long."""
+        """Ends what nobody holds, and deletes what is past its time: a bounded batch in each transaction."""
+        self._release(now)
         for delete in (prune_keys, expire_windows):
             deleted = 1
             while deleted:
                 with self._store.write(self.lease) as conn:
                     deleted = delete(conn, now=now)
+
+    def _release(self, now: float) -> None:
+        """Ends the GPU time of jobs that have ended, where that was not noted."""
+        with self._store.read() as conn:
+            times = gpu_time_since(conn, now)
+        if not times:
+            return
+        with self._store.write(self.lease) as conn:
+            for job_id in held_by_nobody(times, list_live(conn)):
+                job = find_job(conn, job_id)
+                end_gpu_time(conn, job_id, now=min(now, (job and job.finished_at) or now))
 
     def begin(self, job_id: str, runner: str) -> dict[str, Any]:
         """See reports.begin_run."""
@@ -187,7 +211,26 @@ class Reconciler:
 
     def report(self, job_id: str, runner: str, report: dict[str, Any]) -> dict[str, Any]:
         """See reports.store_report."""
-        answer = store_report(self._store, self.lease, job_id, runner, report, now=self._clock())
+        now = self._clock()
+        answer = store_report(self._store, self.lease, job_id, runner, report, now=now)
         if "end" in report:
+            if not answer["abandon"]:
+                with self._store.write(self.lease) as conn:
+                    end_gpu_time(conn, job_id, now=now)
             self.nudge()
         return answer
+
+
+def _quotas_of(
+    conn: Connection, jobs: Sequence[JobRecord], now: float
+) -> tuple[dict[str, Quota], dict[str, list[GpuTime]]]:
+    """The quotas that queued jobs come under, and the GPU time of the last week where a quota counts it."""
+    projects = {job.project_id for job in jobs if job.status is JobStatus.QUEUED}
+    scopes = [*sorted(projects), ORGANISATION] if projects else []
+    quotas = {scope: quota for scope in scopes if (quota := Quota.of(find_quota(conn, scope))) is not None}
+    times = {
+        scope: gpu_time_since(conn, now - WEEK_S, project_id=None if scope == ORGANISATION else scope)
+        for scope, quota in quotas.items()
+        if quota.gpu_hours_per_week is not None
+    }
+    return quotas, times

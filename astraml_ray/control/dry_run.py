@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from astraml_ray.control.run_secrets import check_endpoint
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.loading import parse_spec
@@ -15,8 +17,12 @@ from astraml_ray.training.timetable import Timetable
 __all__ = ["dry_run"]
 
 
-def dry_run(document: dict[str, Any]) -> dict[str, Any]:
+def dry_run(document: dict[str, Any], *, secrets: Callable[[str], str] | None = None) -> dict[str, Any]:
     """Reads the bucket and the model's files.
+
+    Args:
+        document: The spec.
+        secrets: From a name to the value, of the dataset's credentials.
 
     Returns:
         `spec` (resolved), `dataset`, `steps` and `warnings`.
@@ -24,7 +30,10 @@ def dry_run(document: dict[str, Any]) -> dict[str, Any]:
     Raises:
         AstraError: Why a run of this spec would fail.
     """
-    inputs, warnings = prepare(parse_spec(document), load_settings())
+    spec = parse_spec(document)
+    if secrets is not None and spec.dataset.credentials is not None:
+        check_endpoint(secrets(spec.dataset.credentials.secret))
+    inputs, warnings = prepare(spec, load_settings(), secrets=secrets)
     hyper = inputs.spec.hyperparams
     timetable = Timetable.of(hyper, inputs.train_rows)
     total = timetable.total_steps

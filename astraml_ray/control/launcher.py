@@ -9,12 +9,12 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from astraml_ray.control.admission import Capacity
-from astraml_ray.control.runner import Order, Runner
+from astraml_ray.control.runner import Order, Runner, runner_name
 from astraml_ray.training.orphans import remove_orphans  # knows Ray only, no torch
 
 __all__ = ["FakeLauncher", "Launcher", "RayLauncher", "on_this_node"]
 
-_PREFIX = "astraml-runner-"
+_PREFIX = runner_name("")
 
 
 class Launcher(Protocol):
@@ -67,7 +67,7 @@ class RayLauncher:
         """A detached actor, which Ray restarts for ever."""
         order = Order(job_id, self._namespace, self._local_cores)
         ray.remote(Runner).options(
-            name=_PREFIX + job_id,
+            name=runner_name(job_id),
             namespace=self._namespace,
             lifetime="detached",
             get_if_exists=True,
@@ -79,7 +79,7 @@ class RayLauncher:
     def kill(self, job_id: str) -> None:
         """Its Train controller, workers and placement group end with it: it owns them."""
         with contextlib.suppress(ValueError):
-            ray.kill(ray.get_actor(_PREFIX + job_id, namespace=self._namespace), no_restart=True)
+            ray.kill(ray.get_actor(runner_name(job_id), namespace=self._namespace), no_restart=True)
 
     def sweep(self) -> None:
         """Placement groups: actors end with their owners."""

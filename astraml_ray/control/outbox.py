@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from astraml_ray.data.masking import Masker, mask_data
 from astraml_ray.store.windows import Window, merge, window_of
 
 __all__ = ["Outbox"]
@@ -31,6 +32,11 @@ class Outbox:
         self._state: dict[str, Any] = {}
         self._pending: dict[str, Any] | None = None
         self._seq = 0
+        self._masker = Masker({})
+
+    def hide(self, masker: Masker) -> None:
+        """Leaves secrets out of all that is reported from now on. Log lines come without them."""
+        self._masker = masker
 
     def add_metrics(self, record: Mapping[str, Any], *, at: float) -> None:
         """Takes the metrics (names with a slash) of a training record."""
@@ -67,13 +73,16 @@ class Outbox:
                 self._seq += 1
                 self._pending = {
                     "seq": self._seq,
-                    **self._state,
+                    **self._hidden(self._state),
                     "windows": {name: [asdict(w) for w in of.values()] for name, of in self._windows.items()},
                     "lines": self._lines,
-                    "events": self._events,
+                    "events": self._hidden(self._events),
                 }
                 self._windows, self._lines, self._events, self._state = {}, [], [], {}
             return self._pending
+
+    def _hidden(self, data: Any) -> Any:
+        return mask_data(data, self._masker) if self._masker.reach else data
 
     def acknowledge(self, seq: int) -> None:
         """The controller has stored the report of that number."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from astraml_ray.access.quotas import Quota
 from astraml_ray.control.admission import Capacity, Demand, Hold, Start, Waiting, admit
+from astraml_ray.control.allowances import Allowances, Holder
 from astraml_ray.spec.base import seconds_of
 from astraml_ray.spec.job import Resources
 from astraml_ray.spec.placement import Placement
 from astraml_ray.spec.states import ACTIVE, JobStatus
+from astraml_ray.store.access import GpuTime
 from astraml_ray.store.jobs import JobRecord
 
 __all__ = [
@@ -24,6 +27,7 @@ __all__ = [
     "deadline_message",
     "deadline_passed",
     "decide",
+    "held_by_nobody",
     "stop_mode",
     "taken_by",
 ]
@@ -75,7 +79,15 @@ class Kill:
 Action = Admit | Explain | Launch | End | Kill
 
 
-def decide(jobs: Sequence[JobRecord], runners: Collection[str], cluster: Capacity, *, now: float) -> list[Action]:
+def decide(
+    jobs: Sequence[JobRecord],
+    runners: Collection[str],
+    cluster: Capacity,
+    *,
+    now: float,
+    quotas: Mapping[str, Quota] | None = None,
+    times: Mapping[str, Sequence[GpuTime]] | None = None,
+) -> list[Action]:
     """One pass over all jobs that have not ended.
 
     Args:
@@ -83,6 +95,8 @@ def decide(jobs: Sequence[JobRecord], runners: Collection[str], cluster: Capacit
         runners: Ids of the jobs whose runner is there.
         cluster: Its `free_…` are of what others than these jobs leave.
         now: Seconds since the epoch.
+        quotas: By scope.
+        times: GPU time of the last week, by scope, where a quota counts it.
     """
     actions: list[Action] = []
     active = [job for job in jobs if job.status in ACTIVE]
@@ -97,7 +111,9 @@ def decide(jobs: Sequence[JobRecord], runners: Collection[str], cluster: Capacit
     ended = {end.job.id for end in late}
     waiting = [_waiting(job) for job in queued if job.id not in ended]
     by_id = {job.id: job for job in queued}
-    for decision in admit(waiting, _free(cluster, active), now=now):
+    holders = [Holder(job.project_id, taken_by(job).gpus) for job in active]
+    allowances = Allowances.of(quotas or {}, holders, times or {})
+    for decision in admit(waiting, _free(cluster, active), now=now, allowances=allowances):
         job = by_id[decision.job_id]
         if isinstance(decision, Start):
             actions.append(Admit(job, decision.placement))
@@ -121,6 +137,12 @@ def taken_by(job: JobRecord) -> Demand:
     return Demand(float(placement.get("cpus", 0.0)), float(placement.get("gpus", 0.0)))
 
 
+def held_by_nobody(times: Iterable[GpuTime], jobs: Iterable[JobRecord]) -> list[str]:
+    """The jobs whose GPU time still runs although they hold nothing any more: whoever ended them died meanwhile."""
+    active = {job.id for job in jobs if job.status in ACTIVE}
+    return sorted({time.job_id for time in times if time.finished_at is None} - active)
+
+
 def _free(cluster: Capacity, active: Sequence[JobRecord]) -> Capacity:
     """What admitted jobs and others on the cluster leave, also of jobs whose workers have not started yet."""
     ours = [taken_by(job) for job in active]
@@ -134,7 +156,7 @@ def _free(cluster: Capacity, active: Sequence[JobRecord]) -> Capacity:
 
 def _waiting(job: JobRecord) -> Waiting:
     resources = Resources.model_validate_json(json.dumps(job.spec["resources"]))
-    return Waiting(job.id, resources, job.priority, job.queued_at, job.not_before)
+    return Waiting(job.id, resources, job.priority, job.queued_at, job.not_before, job.project_id)
 
 
 def _wait(hold: Hold) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from astraml_ray.control.outbox import Outbox
+from astraml_ray.control.run_secrets import RunSecrets
 from astraml_ray.errors import AstraError, ResourcesError, RunStopped
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.loading import parse_spec
@@ -17,7 +18,7 @@ from astraml_ray.spec.states import JobStatus
 from astraml_ray.training.checkpoint import FolderCheckpoints
 from astraml_ray.training.failures import AttemptFailure
 from astraml_ray.training.fork import continue_from
-from astraml_ray.training.logs import capture_logs
+from astraml_ray.training.logs import LogCapture, capture_logs
 from astraml_ray.training.preparation import RunInputs, load_inputs, prepare
 from astraml_ray.training.progress import ProgressTracker
 from astraml_ray.training.run_folder import RunFolder
@@ -34,8 +35,9 @@ _STATUS = {"succeeded": JobStatus.SUCCEEDED, "cancelled": JobStatus.CANCELLED}
 class RunJob:
     """One incarnation's work on a job. Everything it tells goes into the outbox."""
 
-    def __init__(self, order: dict[str, Any], *, local_cores: int | None, outbox: Outbox) -> None:
+    def __init__(self, order: dict[str, Any], *, local_cores: int | None, outbox: Outbox, secrets: RunSecrets) -> None:
         self.stop = Stop()
+        self.secrets = secrets
         if order["stop"]:
             self.stop.request(order["stop"])
         self._order = order
@@ -49,10 +51,20 @@ class RunJob:
         self._source = f"runner-{uuid.uuid4().hex}"
         self._progress: ProgressTracker | None = None
 
+    def _renew_secrets(self, attempt: int, capture: LogCapture | None = None) -> None:
+        """An attempt has secrets of its own, and from now on none of them is told."""
+        self.secrets.renew(attempt)
+        self._outbox.hide(self.secrets.masker)
+        if capture is not None:
+            capture.hide(self.secrets.masker)
+            for warning in self.secrets.masker.warnings:
+                _LOG.warning("%s", warning)
+
     def run(self) -> None:
         """Runs the job to its end, and leaves that end in the outbox."""
-        with capture_logs(self._take_lines, rank=None):
+        with capture_logs(self._take_lines, rank=None) as capture:
             try:
+                self._renew_secrets(self._attempt + 1, capture)
                 end = self._train()
             except RunStopped as stopped:
                 end = _end(JobStatus.CANCELLED, "cancelled", stopped.message)
@@ -81,16 +93,17 @@ class RunJob:
 
     def _inputs(self) -> RunInputs:
         """Of this run's folder if it was begun, of the run that it goes on with, or made anew."""
+        source = self.secrets.source
         if self._folder.exists("inputs.json"):
-            return load_inputs(self._folder)
+            return self.secrets.given_to(load_inputs(self._folder, secrets=source))
         if self._order["parent_run_path"]:
             continue_from(RunFolder(self._order["parent_run_path"]), self._folder)
-            return load_inputs(self._folder)
-        inputs, warnings = prepare(parse_spec(self._order["spec"]), load_settings())
+            return self.secrets.given_to(load_inputs(self._folder, secrets=source))
+        inputs, warnings = prepare(parse_spec(self._order["spec"]), load_settings(), secrets=source)
         self._outbox.set_state(warnings=[asdict(warning) for warning in warnings])
         for warning in warnings:
             _LOG.warning("%s", warning)
-        return inputs
+        return self.secrets.given_to(inputs)
 
     def _history(self) -> list[AttemptFailure]:
         """The failures so far; one of a runner that died goes on from the checkpoint that is there now."""
@@ -122,6 +135,8 @@ class RunJob:
             if "attempt" in data:
                 data["attempt"] += self._earlier
                 self._attempt = data["attempt"]
+            if record["event"] == "attempt_started":
+                self._renew_secrets(self._attempt)
             self._outbox.add_event(record["event"], record.get("message"), data, at=now)
             _LOG.info("%s", record.get("message"))
             return

@@ -14,13 +14,17 @@ from typing import Any
 
 import ray
 
+from astraml_ray.access.denials import SecretGrantError
 from astraml_ray.control.outbox import Outbox
+from astraml_ray.errors import AstraError
+from astraml_ray.spec.loading import parse_spec
 
-__all__ = ["Order", "Runner", "controller_handle"]
+__all__ = ["CONTROLLER", "Order", "Runner", "controller_handle", "runner_name"]
 
 _REPORT_S = 0.4
 _RETRY_S = 1.0
 CONTROLLER = "astraml-controller"
+_PREFIX = "astraml-runner-"
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ def controller_handle(namespace: str) -> Any:
     return ray.get_actor(CONTROLLER, namespace=namespace)
 
 
+def runner_name(job_id: str) -> str:
+    """The name of a job's actor; of no job, what all names begin with."""
+    return _PREFIX + job_id
+
+
 class Runner:
     """The actor. Its work begins with it, so that Ray's restart of a killed runner goes on with the run."""
 
@@ -55,11 +64,34 @@ class Runner:
         self._incarnation = uuid.uuid4().hex
         self._outbox = Outbox()
         self._over = threading.Event()
+        self._job: Any = None
+        self._grant = (0, "")
         threading.Thread(target=self._work, daemon=True, name="work").start()
 
     def ping(self) -> str:
         """Answers when the actor lives."""
         return self._incarnation
+
+    def secret(self, ticket: str, name: str) -> tuple[str | None, AstraError | None]:
+        """The value of a secret of the run, for a process of the run; or why not. It must not be kept anywhere."""
+        try:
+            return self._job.secrets.value(ticket, name), None
+        except AstraError as error:
+            return None, error
+
+    def _fetch(self, attempt: int, name: str) -> str:
+        """Asks the service for a secret, with a grant for the attempt.
+
+        Raises:
+            AstraError: It refuses.
+        """
+        if self._grant[0] == attempt:
+            value, error = self._call("release", self._grant[1], name)
+            if not isinstance(error, SecretGrantError):
+                return _given((value, error))
+        # The first one of an attempt; or the one there was has expired, or its seal with a change of the master key.
+        self._grant = attempt, _given(self._call("grant", attempt))
+        return _given(self._call("release", self._grant[1], name))
 
     def _call(self, method: str, *arguments: Any) -> Any:
         """Calls the controller until it answers; it may be restarting."""
@@ -75,8 +107,12 @@ class Runner:
         if order["abandon"]:
             return
         from astraml_ray.control.run_job import RunJob
+        from astraml_ray.control.run_secrets import RunSecrets
 
-        job = RunJob(order, local_cores=self._order.local_cores, outbox=self._outbox)
+        me = runner_name(self._order.job_id)
+        secrets = RunSecrets(parse_spec(order["spec"]), me, self._order.namespace, self._fetch)
+        job = RunJob(order, local_cores=self._order.local_cores, outbox=self._outbox, secrets=secrets)
+        self._job = job
         reporter = threading.Thread(target=self._report, args=(job,), daemon=True, name="report")
         reporter.start()
         job.run()
@@ -101,3 +137,10 @@ class Runner:
                 job.stop.request(answer["stop"])
             if over and self._outbox.empty:
                 return
+
+
+def _given(answer: tuple[str | None, AstraError | None]) -> str:
+    value, error = answer
+    if error is not None:
+        raise error
+    return str(value)

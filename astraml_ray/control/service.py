@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import ray
 
+from astraml_ray.access.secrets import MASTER_KEY_FILE
 from astraml_ray.control.controller import Reconciler
 from astraml_ray.control.launcher import RayLauncher, on_this_node
 from astraml_ray.control.runner import CONTROLLER, controller_handle
-from astraml_ray.errors import AstraError, InfrastructureError, ResourcesError
+from astraml_ray.control.secrets import grant_to_runner, release_to_run
+from astraml_ray.errors import AstraError, InfrastructureError, ResourcesError, StoreError
 from astraml_ray.installation import Installation, load_installation
 from astraml_ray.spec.placement import place
 from astraml_ray.store.engine import open_store
@@ -21,6 +25,8 @@ from astraml_ray.store.engine import open_store
 __all__ = ["Controller", "RayValidator", "cluster_now", "end_actors", "nudger", "start_controller"]
 
 _VALIDATION_S = 120.0
+Answer = tuple[str | None, AstraError | None]
+"""A text, or why there is none: raised, an error of ours would come through Ray as another one."""
 
 
 class Controller:
@@ -30,8 +36,10 @@ class Controller:
         installation = load_installation(Path(home))
         if installation is None:
             raise InfrastructureError("there is no installation", param=home, hint="astraml up")
+        self._store = open_store(installation.database_url)
+        self._key_file = installation.home / MASTER_KEY_FILE
         self._reconciler = Reconciler(
-            open_store(installation.database_url),
+            self._store,
             RayLauncher(installation.namespace, local_cores=installation.local_cores),
             holder=str(installation.home),
             storage=installation.storage,
@@ -50,9 +58,27 @@ class Controller:
         """A runner reports."""
         return self._reconciler.report(job_id, runner, report)
 
+    def grant(self, job_id: str, runner: str, attempt: int) -> Answer:
+        """A runner asks for the job's secrets; see secrets.grant_to_runner."""
+        return _answer(lambda: grant_to_runner(self._store, self._key_file, job_id, runner, attempt, now=time.time()))
+
+    def release(self, job_id: str | None, runner: str, grant: str, name: str) -> Answer:
+        """A runner, or a dry run, asks for a secret that its grant covers; see secrets.release_to_run."""
+        now = time.time()
+        return _answer(lambda: release_to_run(self._store, self._key_file, job_id, runner, grant, name, now=now))
+
     def close(self) -> None:
         """Stops deciding, and gives the lease back."""
         self._reconciler.close()
+
+
+def _answer(work: Callable[[], str]) -> Answer:
+    try:
+        return work(), None
+    except StoreError:
+        raise  # the runner asks again
+    except AstraError as error:
+        return None, error
 
 
 def start_controller(installation: Installation) -> Any:
@@ -105,14 +131,21 @@ def cluster_now() -> dict[str, Any]:
 class RayValidator:
     """Dry runs, each in a worker process of its own: the API's process never imports torch."""
 
-    def validate(self, spec: dict[str, Any]) -> dict[str, Any]:
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+
+    def validate(self, spec: dict[str, Any], *, grant: str | None = None) -> dict[str, Any]:
         """Reads the bucket and the model's files, and tells what a run would do.
+
+        Args:
+            spec: Of the job.
+            grant: For the dataset's credentials, if the spec names some.
 
         Raises:
             AstraError: What is wrong with the spec, the dataset or the model.
         """
         task = ray.remote(_validate).options(num_cpus=0, max_retries=0)
-        reference = task.remote(spec)
+        reference = task.remote(spec, self._namespace, grant)
         try:
             report, error = ray.get(reference, timeout=_VALIDATION_S)
         except ray.exceptions.GetTimeoutError:
@@ -144,11 +177,26 @@ class ValidationTimeoutError(AstraError):
     exit_code = 30
 
 
-def _validate(spec: dict[str, Any]) -> tuple[dict[str, Any] | None, AstraError | None]:
+def _validate(
+    spec: dict[str, Any], namespace: str, grant: str | None
+) -> tuple[dict[str, Any] | None, AstraError | None]:
     # Here, and not above: this runs in a worker process, which may import the run wing.
     from astraml_ray.control.dry_run import dry_run
 
+    # What a tried job gives its workers is not asked for: there are none.
+    values = lru_cache(lambda name: _ask(namespace, grant or "", name))
     try:
-        return dry_run(spec), None
+        return dry_run(spec, secrets=values), None
     except AstraError as error:
         return None, error
+
+
+def _ask(namespace: str, grant: str, name: str) -> str:
+    """One secret of a dry run, of the controller."""
+    try:
+        value, error = ray.get(controller_handle(namespace).release.remote(None, "", grant, name))
+    except (ValueError, ray.exceptions.RayError) as failure:
+        raise InfrastructureError("the controller does not answer", hint="try again") from failure
+    if error is not None:
+        raise error
+    return str(value)

@@ -15,6 +15,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
+from astraml_ray.data.credentials import Access
 from astraml_ray.data.objects import ObjectInfo, open_object
 from astraml_ray.errors import DataError
 
@@ -74,9 +75,9 @@ def format_of(info: ObjectInfo, wanted: str) -> str:
     )
 
 
-def fragments_of(index: int, info: ObjectInfo, kind: str, endpoint: str | None) -> list[Fragment]:
+def fragments_of(index: int, info: ObjectInfo, kind: str, access: Access) -> list[Fragment]:
     """An object's fragments: Parquet's from its footer, the others' by finding line ends near every 8 MiB."""
-    with open_object(info, endpoint) as file:
+    with open_object(info, access) as file:
         if kind == "parquet":
             footer = pq.ParquetFile(file).metadata
             groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
@@ -116,24 +117,24 @@ def _last_line_end(chunk: bytes, inside: bool) -> int:
     return 0
 
 
-def schema_of(info: ObjectInfo, kind: str, endpoint: str | None) -> pa.Schema:
+def schema_of(info: ObjectInfo, kind: str, access: Access) -> pa.Schema:
     """The schema of an object, from its footer or its first lines."""
-    with open_object(info, endpoint) as file:
+    with open_object(info, access) as file:
         if kind == "parquet":
             return pq.ParquetFile(file).schema_arrow
         head = next(_line_cuts(file, info.size, quoted=kind == "csv"), (0, 0))
-    return read_fragment(info, Fragment(0, -1, head[1], start=0, stop=head[1]), kind, None, endpoint).schema
+    return read_fragment(info, Fragment(0, -1, head[1], start=0, stop=head[1]), kind, None, access).schema
 
 
 def read_fragment(
-    info: ObjectInfo, fragment: Fragment, kind: str, columns: list[str] | None, endpoint: str | None
+    info: ObjectInfo, fragment: Fragment, kind: str, columns: list[str] | None, access: Access
 ) -> pa.Table:
     """Reads the wanted columns of a fragment, in file order.
 
     Raises:
         DataError: The object changed, is damaged, or lacks a column.
     """
-    with open_object(info, endpoint) as file:
+    with open_object(info, access) as file:
         if kind == "parquet":
             parquet = pq.ParquetFile(file, pre_buffer=True)
             _check_columns(info, parquet.schema_arrow.names, columns)

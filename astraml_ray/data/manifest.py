@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats import Fragment, read_fragment
 from astraml_ray.data.objects import ObjectInfo
 from astraml_ray.errors import DataError
@@ -58,6 +60,7 @@ class Manifest:
         splits: train, validation, and test where there is one.
         threshold: Content hashes below it are validation rows, where those were split off.
         endpoint_url: The S3 endpoint, when the spec names one.
+        secret: Gives the dataset's credentials, when the spec names some; no part of what is written.
     """
 
     objects: tuple[ObjectInfo, ...]
@@ -68,10 +71,16 @@ class Manifest:
     splits: dict[str, Split]
     threshold: int = 0
     endpoint_url: str | None = None
+    secret: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def access(self) -> Access:
+        """How the objects are reached."""
+        return Access(self.endpoint_url, self.secret)
 
     def to_json(self) -> str:
         """One JSON document."""
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(self._plain(), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -87,7 +96,12 @@ class Manifest:
 
     def digest(self) -> str:
         """SHA-256 of the manifest."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self._plain(), sort_keys=True).encode()).hexdigest()
+
+    def _plain(self) -> dict[str, Any]:
+        plain = asdict(replace(self, secret=None))
+        del plain["secret"]
+        return plain
 
 
 def content_hash(texts: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
@@ -125,7 +139,7 @@ def read_columns(manifest: Manifest, fragment: Fragment) -> pa.Table:
     info = manifest.objects[fragment.source]
     columns = [manifest.text] + ([manifest.label] if manifest.label else [])
     kind = manifest.formats[fragment.source]
-    table = read_fragment(info, fragment, kind, columns, manifest.endpoint_url)
+    table = read_fragment(info, fragment, kind, columns, manifest.access)
     where = (
         f"{info.uri}, row group {fragment.group}" if kind == "parquet" else f"{info.uri}, from byte {fragment.start}"
     )

@@ -14,6 +14,7 @@ import fsspec
 import pyarrow as pa
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
 
+from astraml_ray.data.credentials import OWN, Access
 from astraml_ray.errors import AstraError, DataError, InfrastructureError
 
 __all__ = ["ObjectInfo", "describe", "join", "list_objects", "open_object", "reading", "resolve"]
@@ -30,19 +31,15 @@ class ObjectInfo:
     etag: str
 
 
-def resolve(uri: str, endpoint_url: str | None = None) -> tuple[Any, str]:
+def resolve(uri: str, access: Access = OWN) -> tuple[Any, str]:
     """The filesystem of a URI and the path within it.
 
-    Credentials come from the standard AWS variables, profiles and instance roles of this machine.
+    Credentials come from the standard AWS variables, profiles and instance roles of this machine, unless `access` has
+    others.
     """
     if "://" not in uri:
         uri = str(Path(uri).expanduser().absolute())
-    options: dict[str, Any] = {}
-    if uri.startswith(("s3://", "s3a://")):
-        # Two tries: what fails twice is reported, and the run's own retries take over.
-        options["config_kwargs"] = {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}
-        if endpoint_url:
-            options["endpoint_url"] = endpoint_url
+    options = access.options() if uri.startswith(("s3://", "s3a://")) else {}
     try:
         filesystem, path = fsspec.core.url_to_fs(uri, **options)
     except (ValueError, ImportError) as error:
@@ -58,8 +55,18 @@ def join(base: str, *parts: str) -> str:
 
 
 @contextmanager
-def reading(uri: str) -> Iterator[None]:
-    """Turns what filesystems, botocore and Arrow raise into an error that says what to do."""
+def reading(uri: str, access: Access = OWN) -> Iterator[None]:
+    """Turns what filesystems, botocore and Arrow raise into an error that says what to do, and no secret."""
+    try:
+        with _explained(uri):
+            yield
+    except AstraError as error:
+        error.message = access.hidden(error.message)
+        raise
+
+
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
     try:
         yield
     except AstraError:
@@ -72,7 +79,7 @@ def reading(uri: str) -> Iterator[None]:
             f"access is denied: {error}",
             param=uri,
             hint="give this machine credentials that may list and read it (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE)",
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), or name a secret that holds some: dataset.credentials",
         ) from error
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
         raise DataError(
@@ -95,7 +102,11 @@ def _storage_failure(uri: str, error: BaseException) -> AstraError:
             hint="check AWS_ENDPOINT_URL (or dataset.endpoint_url) and that the server runs",
         )
     if any(word in text for word in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403")):
-        return DataError(f"access is denied: {text}", param=uri, hint="check the credentials of this machine")
+        return DataError(
+            f"access is denied: {text}",
+            param=uri,
+            hint="check the credentials: this machine's, or those of dataset.credentials",
+        )
     if "Parquet" in text or "thrift" in text.lower():
         return DataError(f"is damaged: {text}", param=uri, hint="write the object again")
     return InfrastructureError(f"reading failed: {text}", param=uri)
@@ -105,7 +116,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-def list_objects(uri: str, endpoint_url: str | None = None) -> list[ObjectInfo]:
+def list_objects(uri: str, access: Access = OWN) -> list[ObjectInfo]:
     """All objects under a prefix, or the one object of that name, sorted by URI.
 
     Hidden files (a name beginning with `.` or `_`) and empty ones are left out.
@@ -113,8 +124,8 @@ def list_objects(uri: str, endpoint_url: str | None = None) -> list[ObjectInfo]:
     Raises:
         DataError: Nothing is there, or access is denied.
     """
-    filesystem, path = resolve(uri, endpoint_url)
-    with reading(uri):
+    filesystem, path = resolve(uri, access)
+    with reading(uri, access):
         filesystem.invalidate_cache()
         found = filesystem.find(path, detail=True)
         if not found and filesystem.protocol in ("s3", ("s3", "s3a")) and not filesystem.exists(path.split("/")[0]):
@@ -145,22 +156,22 @@ def _etag(info: dict[str, Any]) -> str:
     return hashlib.sha256(f"{info.get('mtime', info.get('LastModified', ''))}-{info['size']}".encode()).hexdigest()[:32]
 
 
-def describe(uri: str, endpoint_url: str | None = None) -> ObjectInfo:
+def describe(uri: str, access: Access = OWN) -> ObjectInfo:
     """One object as it is now."""
-    filesystem, path = resolve(uri, endpoint_url)
-    with reading(uri):
+    filesystem, path = resolve(uri, access)
+    with reading(uri, access):
         fresh = {"refresh": True} if "s3" in filesystem.protocol else {}
         return _object(filesystem, path, filesystem.info(path, **fresh))
 
 
 @contextmanager
-def open_object(info: ObjectInfo, endpoint_url: str | None = None) -> Iterator[IO[bytes]]:
+def open_object(info: ObjectInfo, access: Access = OWN) -> Iterator[IO[bytes]]:
     """Opens an object for ranged reads, after checking that it is still the one of the manifest.
 
     Raises:
         DataError: It changed or vanished since the manifest was made.
     """
-    now = describe(info.uri, endpoint_url)
+    now = describe(info.uri, access)
     if (now.size, now.etag) != (info.size, info.etag):
         raise DataError(
             f"changed under the run: {info.size} bytes, ETag {info.etag} when the run began; "
@@ -168,8 +179,8 @@ def open_object(info: ObjectInfo, endpoint_url: str | None = None) -> Iterator[I
             param=info.uri,
             hint="put the object back, or start a new run on the dataset as it is now",
         )
-    filesystem, path = resolve(info.uri, endpoint_url)
-    with reading(info.uri), filesystem.open(path, "rb", **_ranged(filesystem)) as file:
+    filesystem, path = resolve(info.uri, access)
+    with reading(info.uri, access), filesystem.open(path, "rb", **_ranged(filesystem)) as file:
         yield file
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from astraml_ray.data.columns import find_columns
+from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats import Fragment, format_of, fragments_of, schema_of
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.objects import ObjectInfo, list_objects
@@ -21,28 +22,31 @@ __all__ = ["build_manifest", "fraction_to_threshold"]
 _THREADS = 16
 
 
-def build_manifest(spec: DatasetSpec, *, needs_label: bool | None, cache: Path) -> Manifest:
+def build_manifest(
+    spec: DatasetSpec, *, needs_label: bool | None, cache: Path, secret: Callable[[], str] | None = None
+) -> Manifest:
     """Reads listings and footers, and the rows only where those do not tell.
 
     Args:
         spec: The dataset.
         needs_label: True if the task needs a label column, False if it has none, None to look for one.
         cache: Folder that remembers what was counted.
+        secret: Gives the dataset's credentials; None is this machine's own.
 
     Raises:
         DataError: With the object or field at fault and what to do.
     """
-    by_split = _objects_by_split(spec)
+    access = Access(spec.endpoint_url, secret)
+    by_split = _objects_by_split(spec, access)
     objects = [info for split in SPLITS for info in by_split.get(split, [])]
     formats = [format_of(info, spec.format) for info in objects]
-    endpoint = spec.endpoint_url
     text, label = find_columns(
-        schema_of(objects[0], formats[0], endpoint), spec.columns, needs_label=needs_label, source=objects[0].uri
+        schema_of(objects[0], formats[0], access), spec.columns, needs_label=needs_label, source=objects[0].uri
     )
     with ThreadPoolExecutor(_THREADS) as pool:
-        per_object = list(pool.map(lambda i: fragments_of(i, objects[i], formats[i], endpoint), range(len(objects))))
+        per_object = list(pool.map(lambda i: fragments_of(i, objects[i], formats[i], access), range(len(objects))))
     threshold = 0 if "validation" in by_split else fraction_to_threshold(spec.validation_fraction)
-    manifest = Manifest(tuple(objects), tuple(formats), text, label, (), {}, threshold, endpoint)
+    manifest = Manifest(tuple(objects), tuple(formats), text, label, (), {}, threshold, spec.endpoint_url, secret)
     fragments: dict[str, list[Fragment]] = {}
     position = 0
     for split in SPLITS:
@@ -58,11 +62,11 @@ def fraction_to_threshold(fraction: float) -> int:
     return int(fraction * 2**64)
 
 
-def _objects_by_split(spec: DatasetSpec) -> dict[str, list[ObjectInfo]]:
+def _objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[ObjectInfo]]:
     if spec.path is not None:
-        return assign_splits(spec.path, list_objects(spec.path, spec.endpoint_url), spec.endpoint_url)
+        return assign_splits(spec.path, list_objects(spec.path, access), access)
     uris = {"train": spec.train, "validation": spec.validation, "test": spec.test}
-    return {name: list_objects(uri, spec.endpoint_url) for name, uri in uris.items() if uri is not None}
+    return {name: list_objects(uri, access) for name, uri in uris.items() if uri is not None}
 
 
 def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Path) -> Manifest:

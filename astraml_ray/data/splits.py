@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from astraml_ray.data.credentials import OWN, Access
 from astraml_ray.data.objects import ObjectInfo, resolve
 from astraml_ray.errors import DataError
 
@@ -30,15 +31,13 @@ def split_of(relative: str) -> str | None:
     return None
 
 
-def assign_splits(
-    prefix: str, objects: Sequence[ObjectInfo], endpoint_url: str | None = None
-) -> dict[str, list[ObjectInfo]]:
+def assign_splits(prefix: str, objects: Sequence[ObjectInfo], access: Access = OWN) -> dict[str, list[ObjectInfo]]:
     """Objects by split; where none is named, all are training rows.
 
     Raises:
         DataError: Some splits are named, but no training rows among them.
     """
-    filesystem, path = resolve(prefix, endpoint_url)
+    filesystem, path = resolve(prefix, access)
     root = filesystem.unstrip_protocol(path).rstrip("/")
     splits: dict[str, list[ObjectInfo]] = {}
     unnamed = []

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from astraml_ray.spec.base import SpecModel
+from astraml_ray.spec.secrets import SecretReference
 
 __all__ = ["Columns", "DatasetFormat", "DatasetSpec", "dataset_from_input"]
 
@@ -48,6 +49,10 @@ class DatasetSpec(SpecModel):
     follows from a hash of its content, so it is the same at every run, and equal rows stay together."""
     endpoint_url: Uri | None = None
     """The S3 endpoint, when it is not the one of AWS_ENDPOINT_URL or of the profile."""
+    credentials: SecretReference | None = None
+    """The secret that holds the dataset's S3 credentials, when they are not the service's own: `{secret: NAME}`. Its
+    value is a JSON object with `access_key_id`, `secret_access_key`, and if need be `session_token`, `endpoint_url` and
+    `region`."""
 
     @model_validator(mode="after")
     def _one_way_to_name_the_rows(self) -> DatasetSpec:

@@ -14,6 +14,7 @@ from astraml_ray.spec.base import Duration, SpecModel
 from astraml_ray.spec.dataset import DatasetSpec, dataset_from_input
 from astraml_ray.spec.hyperparams import Hyperparams, IntervalText
 from astraml_ray.spec.model import ModelSpec, model_from_input
+from astraml_ray.spec.secrets import Environment
 
 __all__ = ["CheckpointPolicy", "JobSpec", "Limits", "Resources", "Schedule", "Task"]
 
@@ -114,6 +115,8 @@ class JobSpec(SpecModel):
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     limits: Limits = Limits()
     schedule: Schedule | None = None
+    env: Environment = Field(default={})
+    """Variables of the training workers: `NAME: text`, or `NAME: {secret: SECRET}`."""
     labels: dict[LabelKey, LabelValue] = Field(default={}, max_length=64)
     """For people and filters: `GET /v2.1/jobs?label=team=vision`."""
     priority: int = Field(default=0, ge=-1000, le=1000)

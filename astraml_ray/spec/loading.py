@@ -203,12 +203,12 @@ def _problem(detail: ErrorDetails, data: Any) -> Problem:
 
 
 def _walk(loc: tuple[int | str, ...], data: Any) -> list[str]:
-    """pydantic's location without the branches of unions, which are no part of the document."""
+    """pydantic's location without the branches of unions and its mark of a key, which are no part of the document."""
     path: list[str] = []
     place: Any = data
     for depth, part in enumerate(loc):
         last = depth == len(loc) - 1
-        if isinstance(place, Mapping) and (part in place or last):
+        if isinstance(place, Mapping) and (part in place or (last and part != "[key]")):
             place = place.get(part)
         elif isinstance(place, list) and isinstance(part, int) and part < len(place):
             place = place[part]

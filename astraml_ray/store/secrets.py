@@ -19,6 +19,7 @@ __all__ = [
     "delete_secret",
     "find_secret",
     "keys_in_use",
+    "last_uses",
     "list_secrets",
     "list_uses",
     "next_version",
@@ -178,6 +179,12 @@ def record_use(conn: Connection, secret: SecretRecord, *, job_id: str, attempt: 
     """Notes that a job was given a secret."""
     row = {"project_id": secret.project_id, "name": secret.name, "version": secret.version}
     conn.execute(insert(secret_uses).values(**row, job_id=job_id, attempt=attempt, subject=subject, at=now))
+
+
+def last_uses(conn: Connection, project_id: str) -> dict[str, float]:
+    """When a job was last given each secret, in seconds since the epoch."""
+    query = select(secret_uses.c.name, func.max(secret_uses.c.at)).where(secret_uses.c.project_id == project_id)
+    return {row[0]: row[1] for row in conn.execute(query.group_by(secret_uses.c.name))}
 
 
 def list_uses(

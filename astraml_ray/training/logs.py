@@ -8,13 +8,15 @@ import logging
 import sys
 import threading
 import time
+import traceback
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from astraml_ray.training.streams import Tee
+from astraml_ray.data.masking import Masker
+from astraml_ray.training.streams import Console, Tee
 
 __all__ = ["LogCapture", "capture_logs"]
 
@@ -28,11 +30,18 @@ _OURS = "astraml_ray"
 
 
 class LogCapture:
-    """Numbers lines from 1 and ships them, a tenth of a second later; beyond its bound the oldest are dropped."""
+    """Numbers lines from 1 and ships them, a tenth of a second later; beyond its bound the oldest are dropped.
+
+    Attributes:
+        hides: Whether there are secrets to leave out.
+    """
 
     def __init__(self, ship: Callable[[list[dict[str, Any]]], None], *, rank: int | None) -> None:
         self._ship = ship
         self._rank = rank
+        self._consoles: list[Console] = []
+        self._masker = Masker({})
+        self.hides = False
         self._lines: deque[dict[str, Any]] = deque(maxlen=_MAX_LINES)
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
@@ -41,10 +50,26 @@ class LogCapture:
         self._thread = threading.Thread(target=self._run, daemon=True, name="logs")
         self._thread.start()
 
+    def hide(self, masker: Masker) -> None:
+        """Leaves these secrets out of what is captured, and of what goes on to the consoles, from now on."""
+        self._masker, self.hides = masker, masker.reach > 0
+        for console in self._consoles if self.hides else ():
+            console.hide(masker)
+
+    def hidden(self, text: str) -> str:
+        """A text of whole lines as it may be shown."""
+        return self._masker.mask(text)
+
+    def console(self) -> Console:
+        """For a stream that is passed on."""
+        self._consoles.append(Console())
+        return self._consoles[-1]
+
     def add(self, level: str, text: str, at: float | None = None) -> None:
         """Takes a text of one or more lines."""
         if getattr(self._shipping, "now", False):
             return  # what shipping itself says would have to be shipped, and so on
+        text = self.hidden(text)
         at = time.time() if at is None else at
         with self._lock:
             for line in text.splitlines() or [""]:
@@ -94,11 +119,15 @@ def capture_logs(ship: Callable[[list[dict[str, Any]]], None], *, rank: int | No
         rank: World rank of this process; None if it is no worker.
     """
     capture = LogCapture(ship, rank=rank)
-    tees = [Tee(sys.stdout, capture.add, level="INFO"), Tee(sys.stderr, capture.add, level="WARNING")]
+    tees = [
+        Tee(stream, capture.add, level=level, console=capture.console())
+        for stream, level in ((sys.stdout, "INFO"), (sys.stderr, "WARNING"))
+    ]
     console = tees[1].original
     consoles = [*(tee.original for tee in tees), sys.__stdout__, sys.__stderr__]
     try:
-        with _streams(*tees), _logging(_Handler(capture, console), consoles), _warnings(capture, console):
+        handler = _Handler(capture, console)
+        with _streams(*tees), _logging(handler, consoles), _warnings(capture, console), _records(capture):
             yield capture
     finally:
         for tee in tees:
@@ -134,12 +163,39 @@ class _Handler(logging.Handler):
         self._last.record = weakref.ref(record)
         ours = record.name.split(".")[0] == _OURS
         try:
-            text = self.format(record)
+            text = self._capture.hidden(self.format(record))
             if record.levelno >= (logging.INFO if ours else logging.WARNING):
                 self._capture.add(record.levelname, text if ours else f"{record.name}: {text}", record.created)
             self._console.write(f"{record.levelname} {record.name}: {text}\n")
         except Exception:
             self.handleError(record)
+
+
+@contextlib.contextmanager
+def _records(capture: LogCapture) -> Iterator[None]:
+    """Masks records as they are made: Ray Train has handlers of its own, which write all that is logged to files."""
+    before = logging.getLogRecordFactory()
+
+    def make(*arguments: Any, **named: Any) -> logging.LogRecord:
+        record: logging.LogRecord = before(*arguments, **named)
+        if not capture.hides:
+            return record
+        with contextlib.suppress(Exception):  # a message that does not fit its arguments is the handlers' to report
+            text = record.getMessage()
+            if (hidden := capture.hidden(text)) != text:
+                record.msg, record.args = hidden, ()
+        if record.exc_info and record.exc_info[1] is not None:
+            text = "".join(traceback.format_exception(record.exc_info[1])).rstrip("\n")
+            if (hidden := capture.hidden(text)) != text:
+                record.exc_info, record.exc_text = None, hidden
+        return record
+
+    logging.setLogRecordFactory(make)
+    try:
+        yield
+    finally:
+        if logging.getLogRecordFactory() is make:
+            logging.setLogRecordFactory(before)
 
 
 @contextlib.contextmanager
@@ -196,7 +252,7 @@ def _warnings(capture: LogCapture, console: Any) -> Iterator[None]:
         if file is not None:
             before(message, category, filename, lineno, file, line)
             return
-        text = f"{category.__name__}: {message} ({filename}:{lineno})"
+        text = capture.hidden(f"{category.__name__}: {message} ({filename}:{lineno})")
         console.write(text + "\n")
         capture.add("WARNING", text)
 

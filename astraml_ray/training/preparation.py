@@ -6,7 +6,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from astraml_ray.training.models import (
     load_tokenizer,
 )
 from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.secrets import ValueOf, dataset_secret, require_source
 
 __all__ = ["RunInputs", "load_inputs", "prepare", "store_inputs"]
 
@@ -53,6 +54,7 @@ class RunInputs:
         blueprint: Where the weights come from.
         config: The model's configuration (transformers).
         tokenizer: The model's tokenizer (transformers).
+        secrets: Gives the values of the secrets that the spec names; None is for a run without a service.
     """
 
     spec: JobSpec
@@ -61,27 +63,31 @@ class RunInputs:
     blueprint: Blueprint
     config: Any
     tokenizer: Any
+    secrets: ValueOf | None = None
 
     @property
     def train_rows(self) -> int:
         return self.manifest.splits["train"].total_rows
 
 
-def prepare(spec: JobSpec, settings: Settings) -> tuple[RunInputs, list[Problem]]:
+def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None) -> tuple[RunInputs, list[Problem]]:
     """Reads the bucket and the model's files, and resolves what the spec left open.
 
     Returns:
         The inputs, and warnings about settings that cannot work.
 
     Raises:
-        SpecError: The spec asks for what the task does not have.
+        SpecError: The spec asks for what the task does not have, or names a secret where there are none.
         ModelError: The model cannot be had.
         DataError: The dataset cannot be used.
     """
+    require_source(spec, secrets)
     blueprint = find_blueprint(spec.model)
     config = load_config(blueprint)
     needs_label = {"auto": None, "text-classification": True}.get(spec.task, False)
-    manifest = build_manifest(spec.dataset, needs_label=needs_label, cache=settings.cache)
+    manifest = build_manifest(
+        spec.dataset, needs_label=needs_label, cache=settings.cache, secret=dataset_secret(spec, secrets)
+    )
     task: Any = "text-classification" if spec.task == "auto" and manifest.label else _task_of(spec.task, config)
     _check_monitor(spec, task)
     tokenizer = load_tokenizer(blueprint, lambda: _tokenizer_texts(manifest, spec.seed))
@@ -100,7 +106,7 @@ def prepare(spec: JobSpec, settings: Settings) -> tuple[RunInputs, list[Problem]
     spec = spec.model_copy(
         update={"task": task, "hyperparams": spec.hyperparams.model_copy(update={"max_length": max_length})}
     )
-    inputs = RunInputs(spec, manifest, encoder, blueprint, config, tokenizer)
+    inputs = RunInputs(spec, manifest, encoder, blueprint, config, tokenizer, secrets)
     warnings = advise(
         spec,
         train_rows=inputs.train_rows,
@@ -171,24 +177,28 @@ def store_inputs(inputs: RunInputs, folder: RunFolder) -> None:
     folder.write("inputs.json", json.dumps(document, indent=1).encode())
 
 
-def load_inputs(folder: RunFolder) -> RunInputs:
+def load_inputs(folder: RunFolder, *, secrets: ValueOf | None = None) -> RunInputs:
     """The inputs that store_inputs wrote.
 
     Raises:
         StorageError: There is no such run.
+        SpecError: It names a secret where there are none.
     """
     document = json.loads(folder.read("inputs.json"))
     encoder = document["encoder"]
     spec = parse_spec(parse_document(folder.read("spec.yaml").decode(), source="spec.yaml"))
+    require_source(spec, secrets)
     with tempfile.TemporaryDirectory() as temporary:
         folder.download("inputs", Path(temporary))
         config = AutoConfig.from_pretrained(temporary)
         tokenizer = AutoTokenizer.from_pretrained(temporary)
+    manifest = Manifest.from_json(folder.read("manifest.json").decode())
     return RunInputs(
         spec,
-        Manifest.from_json(folder.read("manifest.json").decode()),
+        replace(manifest, secret=dataset_secret(spec, secrets)),
         Encoder(**{**encoder, "classes": tuple(encoder["classes"])}),
         Blueprint(**document["blueprint"]),
         config,
         tokenizer,
+        secrets,
     )

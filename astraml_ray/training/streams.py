@@ -7,9 +7,34 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Tee"]
+from astraml_ray.data.masking import MaskedStream, Masker
+
+__all__ = ["Console", "Tee"]
 
 _MAX_CHARACTERS = 20_000
+
+
+class Console:
+    """What the stream behind gets to see: everything, or from some moment on everything but secrets, in whole lines."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._masked: MaskedStream | None = None
+
+    def hide(self, masker: Masker) -> None:
+        """From now on, without these."""
+        self._masked = masker.stream()
+
+    def shown(self, text: str) -> str:
+        """What to write in place of a text."""
+        if self._masked is None:
+            return text
+        with self._lock:
+            return self._masked.feed(text)
+
+    def rest(self) -> str:
+        """What is held back, at the end."""
+        return self._masked.flush() if self._masked is not None else ""
 
 
 class Tee:
@@ -19,8 +44,11 @@ class Tee:
     last state is taken, as INFO.
     """
 
-    def __init__(self, original: Any, take: Callable[[str, str], None], *, level: str) -> None:
+    def __init__(
+        self, original: Any, take: Callable[[str, str], None], *, level: str, console: Console | None = None
+    ) -> None:
         self.original = original
+        self._console = console or Console()
         self._take = take
         self._level = level
         self._parts: dict[int, str] = {}
@@ -28,7 +56,7 @@ class Tee:
     def write(self, text: str) -> int:
         """Passes text on, and takes the lines that it completes."""
         with contextlib.suppress(OSError, ValueError):  # a console that is gone must not end a training run
-            self.original.write(text)
+            self.original.write(self._console.shown(text))
         thread = threading.get_ident()
         *lines, rest = (self._parts.pop(thread, "") + text).split("\n")
         for line in lines:
@@ -39,6 +67,8 @@ class Tee:
 
     def finish(self) -> None:
         """Takes the lines that were never ended."""
+        with contextlib.suppress(OSError, ValueError):
+            self.original.write(self._console.rest())
         while self._parts:
             _, rest = self._parts.popitem()
             self._take_line(rest)

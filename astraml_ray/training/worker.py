@@ -18,6 +18,7 @@ import ray.train.torch
 import torch
 
 from astraml_ray.data.blocks import BlockReader
+from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
@@ -34,6 +35,7 @@ from astraml_ray.training.objective import Objective
 from astraml_ray.training.preparation import RunInputs
 from astraml_ray.training.records import Recorder
 from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.secrets import masked_error, masker_of, variables_of
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.timetable import Timetable
 
@@ -85,8 +87,14 @@ def train_worker(config: dict[str, Any]) -> None:
     assignment: Assignment = config["assignment"]
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
-    with capture_logs(line_shipper(assignment.channel), rank=world.world_rank):
+    failure: BaseException | None = None
+    with capture_logs(line_shipper(assignment.channel), rank=world.world_rank) as capture:
+        masker = Masker({})
         try:
+            spec, values = assignment.inputs.spec, assignment.inputs.secrets
+            masker = masker_of(spec, values)
+            capture.hide(masker)
+            os.environ.update(variables_of(spec, values))
             with _reporter(assignment, world) as reporter:
                 model, result = _train(assignment, world, reporter)
                 if world.world_rank == 0:
@@ -95,8 +103,10 @@ def train_worker(config: dict[str, Any]) -> None:
                         result["weights_sha256"] = _publish(model, assignment.inputs, assignment.folder)
         except BaseException as error:
             _LOG.exception("worker %d of %d failed", world.world_rank, world.world_size)
-            _tell_failure(assignment.channel, world, error)
-            raise
+            failure = masked_error(error, masker)
+            _tell_failure(assignment.channel, world, failure)
+    if failure is not None:
+        raise failure  # here, where Ray finds no other one behind it
     # Whoever watches ends the workers as soon as it has the outcome: everything must be out by then.
     if world.world_rank == 0:
         ray.get(assignment.channel.finish.remote(result))

@@ -42,6 +42,7 @@ class FakeValidator:
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
+        self.grants: list[str | None] = []
         self.answer: Callable[[dict[str, Any]], dict[str, Any]] = lambda spec: {
             "spec": spec,
             "dataset": {"splits": {}},
@@ -49,8 +50,9 @@ class FakeValidator:
             "warnings": [],
         }
 
-    def validate(self, spec: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, spec: dict[str, Any], *, grant: str | None = None) -> dict[str, Any]:
         self.seen.append(spec)
+        self.grants.append(grant)
         return self.answer(spec)
 
 
@@ -139,7 +141,8 @@ def make_api(sqlite_url: str, tmp_path: Path) -> Iterator[Callable[..., Api]]:
             stack.callback(store.close)
             validator = FakeValidator()
             nudges: list[float] = []
-            fields = {"validator": validator, "nudge": lambda: nudges.append(1.0), "limits": limits, **given}
+            fields = {"validator": validator, "nudge": lambda: nudges.append(1.0), "limits": limits}
+            fields |= {"keys": tmp_path / "master.key", **given}
             services = Services(store=store, **fields)
             app = build_app(services)
             client = stack.enter_context(TestClient(app, raise_server_exceptions=False))

@@ -28,18 +28,103 @@ EXPECTED: dict[Route, Permission | None] = {
     ("POST", "/v2.1/jobs/{job_id}/cancel"): Permission.JOB_CANCEL_ANY,  # for the job is another's
     ("POST", "/v2.1/jobs/{job_id}/clone"): Permission.JOB_SUBMIT,
     ("POST", "/v2.1/jobs/{job_id}/resume"): Permission.JOB_RESUME,
+    ("GET", "/v2.1/projects"): Permission.PROJECT_READ,
+    ("POST", "/v2.1/projects"): Permission.PROJECT_CREATE,
+    ("GET", "/v2.1/projects/{project_id}"): Permission.PROJECT_READ,
+    ("POST", "/v2.1/projects/{project_id}/archive"): Permission.PROJECT_CREATE,
+    ("POST", "/v2.1/projects/{project_id}/reopen"): Permission.PROJECT_CREATE,
+    ("GET", "/v2.1/projects/{project_id}/members"): Permission.PROJECT_READ,
+    ("PUT", "/v2.1/projects/{project_id}/members/{subject}"): Permission.MEMBER_MANAGE,
+    ("DELETE", "/v2.1/projects/{project_id}/members/{subject}"): Permission.MEMBER_MANAGE,
+    ("GET", "/v2.1/projects/{project_id}/quota"): Permission.PROJECT_READ,
+    ("PUT", "/v2.1/projects/{project_id}/quota"): Permission.QUOTA_MANAGE,
+    ("GET", "/v2.1/organisation/members"): Permission.MEMBER_MANAGE,
+    ("PUT", "/v2.1/organisation/members/{subject}"): Permission.MEMBER_MANAGE,
+    ("DELETE", "/v2.1/organisation/members/{subject}"): Permission.MEMBER_MANAGE,
+    ("GET", "/v2.1/organisation/quota"): Permission.PROJECT_READ,
+    ("PUT", "/v2.1/organisation/quota"): Permission.QUOTA_MANAGE,
+    ("GET", "/v2.1/tokens"): None,
+    ("POST", "/v2.1/tokens"): None,
+    ("DELETE", "/v2.1/tokens/{token_id}"): None,
+    ("GET", "/v2.1/whoami"): None,
+    ("GET", "/v2.1/can-i"): None,
+    ("GET", "/v2.1/permissions"): None,
+    ("GET", "/v2.1/jobs/{job_id}/provenance"): Permission.POLICY_READ,
+    **{
+        (method, f"/v2.1/{place}/policy{path}"): permission
+        for place in ("projects/{project_id}", "organisation")
+        for method, path, permission in (
+            ("GET", "", Permission.POLICY_READ),
+            ("PUT", "", Permission.POLICY_MANAGE),
+            ("GET", "/versions", Permission.POLICY_READ),
+            ("GET", "/versions/{version}", Permission.POLICY_READ),
+            ("GET", "/diff", Permission.POLICY_READ),
+            ("POST", "/restore", Permission.POLICY_MANAGE),
+            ("POST", "/replay", Permission.POLICY_MANAGE),
+        )
+    },
+    ("GET", "/v2.1/projects/{project_id}/secrets"): Permission.SECRET_LIST,
+    ("PUT", "/v2.1/projects/{project_id}/secrets/{name}"): Permission.SECRET_MANAGE,
+    ("DELETE", "/v2.1/projects/{project_id}/secrets/{name}"): Permission.SECRET_MANAGE,
+    ("GET", "/v2.1/projects/{project_id}/secrets/{name}/uses"): Permission.SECRET_LIST,
+    ("POST", "/v1/jobs"): Permission.JOB_SUBMIT,
+    ("GET", "/v2.1/audit"): Permission.AUDIT_READ,  # of the whole installation
+    ("GET", "/v2.1/audit/verify"): Permission.AUDIT_READ,
 }
 """None is for whoever has a token."""
 
-ORGANISATION_ROUTES: set[Route] = {("GET", "/metrics"), ("GET", "/v2.1/cluster")}
+OWN_LISTS: set[Route] = {
+    ("GET", "/v2.1/jobs"),
+    ("GET", "/v2.1/projects"),
+    *(route for route in EXPECTED if route[0] == "GET" and "/organisation/policy" in route[1]),
+}
+"""What they show is the caller's to see, from whichever project, and so nobody is refused."""
+
+ORGANISATION_ROUTES: set[Route] = {
+    ("GET", "/metrics"),
+    ("GET", "/v2.1/cluster"),
+    ("POST", "/v2.1/projects"),
+    ("GET", "/v2.1/audit"),
+    ("GET", "/v2.1/audit/verify"),
+    *(route for route in EXPECTED if "/organisation/" in route[1] and route not in OWN_LISTS),
+}
 """Routes about no project: there a refusal hides nothing."""
 
 BODIES: dict[Route, Any] = {
     ("POST", "/v2.1/jobs"): REFERENCE,
     ("POST", "/v2.1/jobs:validate"): REFERENCE,
+    ("POST", "/v2.1/projects"): {"id": "p-new"},
+    ("PUT", "/v2.1/projects/{project_id}/members/{subject}"): {"role": "viewer"},
+    ("PUT", "/v2.1/organisation/members/{subject}"): {"role": "viewer"},
+    ("PUT", "/v2.1/projects/{project_id}/quota"): {
+        "gpus_at_once": 8,
+        "jobs_at_once": None,
+        "gpu_hours_per_week": None,
+    },
+    ("PUT", "/v2.1/organisation/quota"): {"gpus_at_once": 8, "jobs_at_once": None, "gpu_hours_per_week": None},
+    ("POST", "/v2.1/tokens"): {"note": "of a test"},
+    ("PUT", "/v2.1/projects/{project_id}/secrets/{name}"): {"value": "of a test"},
+    **{
+        (method, f"/v2.1/{place}/policy{path}"): body
+        for place in ("projects/{project_id}", "organisation")
+        for method, path, body in (
+            ("PUT", "", {"document": {"rules": {}}}),
+            ("POST", "/restore", {"version": 1}),
+            ("POST", "/replay", {"document": {"rules": {}}}),
+        )
+    },
+    ("POST", "/v1/jobs"): {"project": "p-demo", "dataset": "s3://bucket/dataset", "model": "bert-base"},
 }
 
-_VALUES = {"{code}": "internal", "{path}": "metrics.jsonl", "{project_id}": "p-demo"}
+_VALUES = {
+    "{code}": "internal",
+    "{name}": "s3-prod",
+    "{path}": "metrics.jsonl",
+    "{project_id}": "p-demo",
+    "{subject}": "someone",
+    "{token_id}": "000000000000",
+    "{version}": "0",
+}
 
 
 def path_of(path: str, job_id: str) -> str:

@@ -86,7 +86,7 @@ def check_problem(answer: httpx.Response, status: int, code: str) -> dict[str, A
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v2.1", "/v2.1/jobs/", "/v1/jobs", "/v2.1/jobs/a/b/c", "//", "/v2.1/jobs:cancel"]
+    "path", ["/", "/v2.1", "/v2.1/jobs/", "/v1/jobs/a", "/v2.1/jobs/a/b/c", "//", "/v2.1/jobs:cancel"]
 )
 def test_unknown_routes(api: Api, path: str) -> None:
     check_problem(api.client.get(path), 404, "route_not_found")

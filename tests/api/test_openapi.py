@@ -76,7 +76,8 @@ def world(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     acquire_lease(store, "controller", "host", ttl_s=1e9, now=START)
     validator = FakeValidator()
     limits = ApiLimits(poll_s=0.005, max_poll_s=0.01, settle_s=0.0, max_stream_s=0.02)
-    services = Services(store=store, validator=validator, nudge=lambda: None, limits=limits, clock=lambda: START)
+    fields: dict[str, Any] = {"limits": limits, "clock": lambda: START, "keys": folder / "master.key"}
+    services = Services(store=store, validator=validator, nudge=lambda: None, **fields)
     app = build_app(services)
     # Of START too, which is the app's time.
     token = ensure_admin_token(store, folder / "token", subject="root", now=START)
@@ -114,9 +115,11 @@ def test_every_answer_is_documented(
         @settings(SETTINGS, max_examples=examples)
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case: schemathesis.Case) -> None:
-            # Most are of jobs that there are.
-            if "job_id" in (case.path_parameters or {}) and (turn := next(turns)) % 6:
-                case.path_parameters["job_id"] = world[1][turn % len(world[1])]
+            # Most are of jobs and projects that there are.
+            there = {"job_id": world[1][(turn := next(turns)) % len(world[1])], "project_id": "p-demo"}
+            for name in there if turn % 6 else ():
+                if name in (case.path_parameters or {}):
+                    case.path_parameters[name] = there[name]
             case.call_and_validate(checks=CHECKS)
 
         with contextlib.suppress(Unsatisfiable):  # nothing that it takes can be wrong

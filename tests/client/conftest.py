@@ -30,7 +30,7 @@ SPEC: dict[str, Any] = {"project_id": "p-demo", "dataset": "s3://bucket/dataset"
 class DryRun:
     """The real dry run, imported only where it is wanted: it brings torch."""
 
-    def validate(self, spec: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, spec: dict[str, Any], *, grant: str | None = None) -> dict[str, Any]:
         from astraml_ray.control.dry_run import dry_run
 
         return dry_run(spec)
@@ -41,6 +41,7 @@ class LiveService:
     """A service that listens. Jobs move as tests move them: there is no controller."""
 
     store: Store
+    keys: Path
     port: int = field(default=0)
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
@@ -52,7 +53,8 @@ class LiveService:
     def start(self) -> None:
         """Listens, again on the same port."""
         limits = ApiLimits(poll_s=0.02, max_poll_s=0.05, settle_s=0.05)
-        app = build_app(Services(self.store, DryRun(), nudge=lambda: None, limits=limits))
+        services = Services(self.store, DryRun(), nudge=lambda: None, limits=limits, keys=self.keys)
+        app = build_app(services)
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
@@ -107,7 +109,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveService]:
     """A service with no jobs, to which ASTRAML_ADDRESS leads."""
     store = open_store(f"sqlite:///{shutil.copy(database, tmp_path / 'astraml.db')}")
-    live = LiveService(store)
+    live = LiveService(store, tmp_path / "master.key")
     live.start()
     monkeypatch.setenv("ASTRAML_ADDRESS", live.address)
     monkeypatch.setenv("ASTRAML_HOME", str(tmp_path / "home"))

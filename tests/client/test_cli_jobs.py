@@ -34,7 +34,7 @@ def objects(text: str) -> list[dict[str, Any]]:
 class TestList:
     def test_no_jobs_is_said(self, astraml: Astraml) -> None:
         assert "no jobs; make one: astraml submit" in astraml("list").stdout
-        assert "no jobs in project p" in astraml("list", "--project", "p").stdout
+        assert "there is no project 'p'" in astraml("list", "--project", "p", code=10).stderr
         assert "no such jobs" in astraml("list", "--status", "failed").stdout
         assert json.loads(astraml("list", "--output", "json").stdout) == {"data": [], "has_more": False}
 

@@ -35,8 +35,12 @@ class Installed:
         assert installation is not None
         return installation.address
 
+    @property
+    def auth(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {(self.home / 'token').read_text().strip()}"}
+
     def client(self) -> Client:
-        return Client(self.address)
+        return Client(self.address, token=(self.home / "token").read_text().strip())
 
     def astraml(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -60,7 +64,7 @@ class Installed:
 
         def answer() -> dict[str, Any] | None:
             try:
-                response = httpx.get(self.address + path, params=params, timeout=30.0)
+                response = httpx.get(self.address + path, params=params, headers=self.auth, timeout=30.0)
             except httpx.HTTPError:
                 return None
             if response.status_code >= 500:

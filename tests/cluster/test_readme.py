@@ -74,6 +74,7 @@ def test_the_service_s_commands(tmp_path: Path) -> None:
             if "127.0.0.1:8700" in command:
                 address = json.loads((tmp_path / "home" / "service.json").read_text())["address"]
                 command = command.replace("http://127.0.0.1:8700", address)
+                command = command.replace("~/.astraml", str(tmp_path / "home"))
             outputs[command.split()[1]] = shell(command, tmp_path, **mine)
     finally:
         shell("astraml down", tmp_path, **mine)

@@ -55,12 +55,13 @@ def _port() -> int:
 
 
 def post(up: Installed, path: str, body: Any, **headers: str) -> httpx.Response:
-    return httpx.post(up.address + path, json=body, headers=headers, timeout=60.0)
+    return httpx.post(up.address + path, json=body, headers={**up.auth, **headers}, timeout=60.0)
 
 
 def weights(up: Installed, job: dict[str, Any]) -> str:
     path = f"/v2.1/jobs/{job['id']}/artifacts/model/model.safetensors"
-    return hashlib.sha256(httpx.get(up.address + path, timeout=60.0).raise_for_status().content).hexdigest()
+    answer = httpx.get(up.address + path, headers=up.auth, timeout=60.0).raise_for_status()
+    return hashlib.sha256(answer.content).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,7 @@ def test_the_reference_requests(up: Installed) -> None:
         "resources": {"gpus": 1},
     }
     command = ["curl", "-sS", "-X", "POST", f"{up.address}/v2.1/jobs", "-H", "Content-Type: application/json"]
+    command += ["-H", f"Authorization: {up.auth['Authorization']}"]
     done = subprocess.run([*command, "-d", json.dumps(reference)], capture_output=True, text=True, check=True)
     line = "submit --project p-demo --model bert-base --gpus 1 --dataset s3://bucket/dataset --batch-size 32 --epochs 5"
     for job in (json.loads(done.stdout), up.json(*line.split(), "--lr", "3e-5")):

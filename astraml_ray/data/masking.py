@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, quote_plus
 
-__all__ = ["MASK", "SHORTEST", "MaskedStream", "Masker", "maskable_parts"]
+__all__ = ["MASK", "SHORTEST", "MaskedStream", "Masker", "mask_data", "maskable_parts"]
 
 MASK = "***"
 SHORTEST = 8
@@ -20,6 +20,7 @@ _BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 _EDGE = 12
 # Of a secret that is a JSON object: what is no secret in it.
 _PLAIN_KEYS = {"region", "region_name", "endpoint", "endpoint_url", "url", "host", "port", "type", "format", "scheme"}
+_PLAIN_KEYS |= {"aws_region", "aws_default_region", "aws_endpoint_url", "aws_endpoint_url_s3"}
 
 
 class Masker:
@@ -101,6 +102,17 @@ class MaskedStream:
         return self._masker.mask(ready)
 
 
+def mask_data(data: Any, masker: Masker) -> Any:
+    """Plain data with every text in it masked."""
+    if isinstance(data, str):
+        return masker.mask(data)
+    if isinstance(data, Mapping):
+        return {name: mask_data(value, masker) for name, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [mask_data(value, masker) for value in data]
+    return data
+
+
 def maskable_parts(value: str) -> list[str]:
     """What of a secret must not be shown: it, its lines, and the texts in it if it is JSON, each if long enough."""
     try:
@@ -118,7 +130,7 @@ def _texts(document: Any) -> Iterator[str]:
     if isinstance(document, str):
         yield document.strip()
         for line in document.splitlines():
-            name, equals, value = line.strip().partition("=")
+            name, equals, value = line.strip().removeprefix("export ").partition("=")
             if equals and name.isidentifier() and name.lower() not in _PLAIN_KEYS:
                 yield value.strip("\"' ")
             if not line.startswith("-----"):  # the frame of a PEM file

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from astraml_ray.access.masking import MASK, Masker, maskable_parts
+from astraml_ray.data.masking import MASK, Masker, maskable_parts
 
 VALUE = "p@ss w/rd+ü\"'=%:1"
 

@@ -40,6 +40,8 @@ def answer_error(error: Exception, scope: Scope) -> ProblemAnswer:
     headers = dict(known.headers) if isinstance(known, HttpError) else {}
     if entry.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+        if scope["method"] in ("POST", "PUT", "PATCH", "DELETE"):
+            headers["Connection"] = "close"  # what is left of its body is not read
     if isinstance(known, AccessError) and known.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(known.retry_after)))
     if entry.retry_after_s is not None:

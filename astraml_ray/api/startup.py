@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from astraml_ray.api.proxy import CALLBACK
 from astraml_ray.control.head import end_head, end_process, start_head, token_environment
 from astraml_ray.errors import InfrastructureError
 from astraml_ray.installation import Installation, save_installation
@@ -71,7 +72,7 @@ def bring_up(
             settings.home,
             num_cpus=num_cpus or cores + 2,
             dashboard_port=dashboard_port,
-            environment={**(s3["environment"] if s3 else {}), "ASTRAML_HOME": str(settings.home)},
+            environment={**(s3["environment"] if s3 else {}), "ASTRAML_HOME": str(settings.home), **CALLBACK},
         )
     else:
         address = settings.ray_address

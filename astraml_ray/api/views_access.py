@@ -127,8 +127,8 @@ def audit_view(change: AuditRecord) -> dict[str, Any]:
         "project_id": _project_of(change.scope),
         "action": change.action,
         "target": change.target,
-        "before": change.before,
-        "after": change.after,
+        "before": _with_times(change.before),
+        "after": _with_times(change.after),
         "seal": change.digest,
     }
 
@@ -208,6 +208,16 @@ def page_view(
     page = found[:limit]
     more = encode_cursor(key(page[-1])) if len(found) > limit else None
     return {"data": [view(row) for row in page], "next_cursor": more}
+
+
+def _with_times(values: dict[str, Any] | None) -> dict[str, Any] | None:
+    """With times as they are everywhere in the API."""
+    if values is None:
+        return None
+    return {
+        name: iso_time(value) if name.endswith("_at") and isinstance(value, (int, float)) else value
+        for name, value in values.items()
+    }
 
 
 def _project_of(scope: str) -> str | None:

@@ -139,11 +139,15 @@ def _bound(bound: float | None) -> str:
 
 
 def _change(before: Json | None, after: Json | None) -> str:
-    """What is different: `role viewer → editor`."""
-    old, new = before or {}, after or {}
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    return ", ".join(f"{name} {_said(old.get(name))} → {_said(new.get(name))}" for name in names)
+    """What is different: `role viewer → editor`; of what is new or gone, what it is or was."""
+    if before is None or after is None:
+        found = after or before or {}
+        return ", ".join(f"{name} {_said(value)}" for name, value in found.items() if value not in (None, []))
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} {_said(before.get(name))} → {_said(after.get(name))}" for name in names)
 
 
 def _said(value: Any) -> str:
+    if value is None:
+        return "none"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

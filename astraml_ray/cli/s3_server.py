@@ -101,7 +101,7 @@ def serve_s3(folder: Path) -> Iterator[S3Server]:
     folder.mkdir(parents=True, exist_ok=True)
     # rclone takes no short keys.
     access_key, secret_key = secrets.token_hex(10).upper(), secrets.token_hex(20)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RCLONE_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ASTRAML_", "RCLONE_"))}
     environment["RCLONE_AUTH_KEY"] = f'"{access_key},{secret_key}"'  # as an argument, everyone could read it
     with tempfile.TemporaryDirectory(prefix="astraml-s3-") as scratch:
         log = Path(scratch, "log")
@@ -177,6 +177,8 @@ def start_server(folder: Path, *, log: Path) -> dict[str, Any]:
     with log.open("wb") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", __name__, str(folder)],
+            # It outlives this process, and has no use for the master key or a token.
+            env={name: value for name, value in os.environ.items() if not name.startswith("ASTRAML_")},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -165,7 +165,7 @@ def _rotate() -> dict[str, Any]:
 
 
 def _show_rotation(done: dict[str, Any]) -> None:
-    click.echo(f"{done['moved']} versions of secrets are encrypted anew, under key {done['key_id']}")
+    click.echo(f"the new key is {done['key_id']}; versions of secrets encrypted anew: {done['moved']}")
     click.echo(f"old keys dropped: {', '.join(done['dropped']) or 'none'}")
     click.echo(
         f"the key is in {done['key_file']}: keep a copy elsewhere, and set ASTRAML_MASTER_KEY anew if you use it"

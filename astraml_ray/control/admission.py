@@ -141,7 +141,7 @@ class _Room:
     first_of: Mapping[str, str] = field(default_factory=dict)
 
     def verdict(self, job: Waiting, demand: Demand) -> Verdict:
-        return self.allowances.verdict(job.project_id, demand.gpus, now=self.now)
+        return self.allowances.verdict(job.project_id, demand.gpus)
 
     def takes(self, job: Waiting, demand: Demand) -> bool:
         """Whether the job could start."""

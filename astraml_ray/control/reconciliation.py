@@ -112,7 +112,7 @@ def decide(
     waiting = [_waiting(job) for job in queued if job.id not in ended]
     by_id = {job.id: job for job in queued}
     holders = [Holder(job.project_id, taken_by(job).gpus) for job in active]
-    allowances = Allowances.of(quotas or {}, holders, times or {})
+    allowances = Allowances.of(quotas or {}, holders, times or {}, now=now)
     for decision in admit(waiting, _free(cluster, active), now=now, allowances=allowances):
         job = by_id[decision.job_id]
         if isinstance(decision, Start):

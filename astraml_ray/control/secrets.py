@@ -56,17 +56,18 @@ def grant_to_runner(store: Store, key_file: Path, job_id: str, runner: str, atte
 
 
 def grant_to_trial(store: Store, key_file: Path | None, spec: JobSpec, subject: str, *, now: float) -> str | None:
-    """A grant for what a dry run needs: the dataset's credentials. None if it names none.
+    """A grant for what a dry run needs: the dataset's credentials. None if the job names none.
 
     Raises:
-        SecretNotFoundError: The secret is not there.
+        SecretNotFoundError: A secret that the job names is not there, be it for its workers.
         SecretKeyError: The master key is lost.
     """
-    if spec.dataset.credentials is None:
-        return None
-    document = {"dataset": {"credentials": spec.dataset.credentials.canonical()}}
+    credentials = spec.dataset.credentials
     with store.read() as conn:
-        refs = require_secrets(conn, spec.project_id, document)
+        named = require_secrets(conn, spec.project_id, spec.canonical())
+        refs = tuple(ref for ref in named if credentials is not None and ref.name == credentials.secret)
+        if not refs:
+            return None
         return seal_grant(keys_for(conn, key_file), SecretGrant(None, 0, subject, refs, now + GRANT_S))
 
 

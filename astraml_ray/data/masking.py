@@ -131,6 +131,7 @@ def _texts(document: Any) -> Iterator[str]:
         yield document.strip()
         for line in document.splitlines():
             name, equals, value = line.strip().removeprefix("export ").partition("=")
+            name = name.strip()
             if equals and name.isidentifier() and name.lower() not in _PLAIN_KEYS:
                 yield value.strip("\"' ")
             if not line.startswith("-----"):  # the frame of a PEM file

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, or_, select, update
+from sqlalchemy import Connection, delete, or_, select, update
 
 from astraml_ray.store.access_tables import members, projects, quotas
 from astraml_ray.store.audit import Actor, append_audit
@@ -123,8 +123,11 @@ def set_member(
     actor: Actor,
     now: float,
 ) -> MemberRecord:
-    """Gives a subject a role, in place of the one it has."""
+    """Gives a subject a role, in place of the one it has; what it has already changes nothing."""
     known = find_member(conn, scope, subject)
+    record = MemberRecord(scope, subject, role, tuple(sorted(set(permissions))), expires_at, now, actor.subject)
+    if known is not None and _terms(known) == _terms(record):
+        return known
     values = {
         "role": role,
         "permissions": sorted(set(permissions)),
@@ -134,7 +137,6 @@ def set_member(
     }
     query = upsert(conn, members).values(scope=scope, subject=subject, **values)
     conn.execute(query.on_conflict_do_update(index_elements=["scope", "subject"], set_=values))
-    record = MemberRecord(scope, subject, role, tuple(sorted(set(permissions))), expires_at, now, actor.subject)
     append_audit(
         conn,
         "member.granted",
@@ -188,19 +190,19 @@ def set_quota(
     actor: Actor,
     now: float,
 ) -> QuotaRecord:
-    """Sets all three bounds of a scope; None takes a bound away."""
+    """Sets all three bounds of a scope; None takes a bound away. What they are already changes nothing."""
     known = find_quota(conn, scope)
     bounds: dict[str, Any] = {
         "gpus_at_once": gpus_at_once,
         "jobs_at_once": jobs_at_once,
         "gpu_hours_per_week": gpu_hours_per_week,
     }
-    row = {"scope": scope, **bounds, "updated_at": now, "updated_by": actor.subject}
-    if known is None:
-        conn.execute(insert(quotas).values(row))
-    else:
-        conn.execute(update(quotas).where(quotas.c.scope == scope).values(row))
     before = {name: getattr(known, name) for name in bounds} if known else None
+    if known is not None and before == bounds:
+        return known
+    row = {"scope": scope, **bounds, "updated_at": now, "updated_by": actor.subject}
+    query = upsert(conn, quotas).values(row)
+    conn.execute(query.on_conflict_do_update(index_elements=["scope"], set_=row))
     append_audit(conn, "quota.changed", actor=actor, scope=scope, target=scope, before=before, after=bounds, now=now)
     return QuotaRecord(**row)
 

@@ -175,8 +175,8 @@ def either_api(either_url: str, make_api: Callable[..., Api]) -> Api:
 
 @contextmanager
 def serving(app: FastAPI) -> Iterator[str]:
-    """A real server in a thread; gives its address."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=1))
+    """A real server in a thread, with the parser that the service's proxy uses; gives its address."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, http="h11", log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

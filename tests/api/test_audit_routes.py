@@ -23,7 +23,7 @@ def write(api: Api, count: int, **given: Any) -> None:
 
 def test_every_change_is_in_it(api: Api) -> None:
     ana = join(api, "ana", "viewer")
-    api.client.put("/v2.1/projects/p/members/ana", json={"role": "editor"})
+    api.client.put("/v2.1/projects/p/members/ana", json={"role": "editor", "expires_at": "2999-01-31T00:00:00Z"})
     api.client.put("/v2.1/projects/p/quota", json={"gpus_at_once": 4, "jobs_at_once": None, "gpu_hours_per_week": None})
     api.client.delete("/v2.1/projects/p/members/ana")
     api.client.post("/v2.1/projects/p/archive")
@@ -43,6 +43,7 @@ def test_every_change_is_in_it(api: Api) -> None:
     ]
     changed = next(one for one in found if one["before"] and one["before"]["role"] == "viewer" and one["after"])
     assert (changed["target"], changed["project_id"], changed["after"]["role"]) == ("ana", "p", "editor")
+    assert changed["after"]["expires_at"] == "2999-01-31T00:00:00.000Z"
     assert changed["token_id"] == api.client.get("/v2.1/whoami").json()["token_id"]
 
 

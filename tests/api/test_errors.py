@@ -45,6 +45,11 @@ def test_every_error_has_a_catalogue_entry_of_its_own_status() -> None:
             assert CATALOGUE[kind.code].status == kind.http_status, kind
 
 
+def test_an_unknown_code_is_told_what_is_like_it(api: Api) -> None:
+    problem = check_problem(api.client.get("/v2.1/errors/out_of_memry"), 404, "error_code_not_found")
+    assert "out_of_memory" in problem["hint"]
+
+
 def test_the_catalogue_covers_how_jobs_end() -> None:
     reasons = {
         "data",
@@ -154,7 +159,9 @@ def test_a_body_that_never_comes_is_given_up(make_api: Callable[..., Api]) -> No
         slow.sendall(head.encode())
         # A slow sender holds no place, though there is but one.
         assert httpx.get(f"{address}/v2.1/jobs", headers=api.auth).status_code == 200
-        assert slow.recv(10_000).startswith(b"HTTP/1.1 408 ")
+        answer = slow.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b'"request_timeout"' in answer
     assert api.services.admission.requests == 0
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from astraml_ray.access.effective import InForce, apply_policies
+from astraml_ray.access.issuing import issue_personal_token
+from astraml_ray.access.permissions import Role
 from astraml_ray.access.policies import parse_policy
+from astraml_ray.access.tokens import Principal
 from astraml_ray.spec.loading import parse_document
 from astraml_ray.store.audit import Actor
 from astraml_ray.store.policies import add_policy
-from astraml_ray.store.projects import create_project
+from astraml_ray.store.projects import create_project, set_member
 from tests.api.conftest import REFERENCE, Api
 
 PROJECT, ORG = "/v2.1/projects/p-demo/policy", "/v2.1/organisation/policy"
@@ -123,6 +127,18 @@ def test_a_policy_of_a_newer_release_is_shown_and_not_guessed_at(api: Api) -> No
     submitted(api, project_id="other")
     answer = api.client.post(f"{ORG}/replay", json={"document": {"rules": CAP}})
     assert (answer.status_code, answer.json()["total"]) == (200, 1)
+
+
+def test_the_organisation_s_policy_is_read_by_whoever_is_in_a_project(api: Api) -> None:
+    root = Principal("t" * 12, "root", Role.ORG_ADMIN)
+    with api.store.write() as conn:
+        set_member(conn, "p-demo", "ana", "viewer", actor=Actor("test"), now=1.0)
+        tokens = {name: issue_personal_token(conn, root, name, now=time.time())[0] for name in ("ana", "nobody")}
+    for name, status in (("ana", 200), ("nobody", 403)):
+        headers = {"Authorization": f"Bearer {tokens[name]}"}
+        assert api.client.get(ORG, headers=headers).status_code == status
+        assert api.client.put(ORG, json={"document": {}}, headers=headers).status_code == 403
+        assert api.client.post(f"{ORG}/replay", json={"document": {}}, headers=headers).status_code == 403
 
 
 def test_jobs_come_under_the_policies_in_force(api: Api) -> None:

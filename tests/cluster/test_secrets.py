@@ -18,6 +18,7 @@ import psutil
 import pytest
 import ray
 
+from astraml_ray.access.secrets import new_master_key
 from astraml_ray.cli.s3_server import S3Server, serve_s3
 from astraml_ray.control.head import free_port
 from astraml_ray.installation import load_installation
@@ -62,6 +63,7 @@ def up(store_of_rows: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "ASTRAML_ALLOWED_TARGETS": store_of_rows.endpoint_url.removeprefix("http://"),
         "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",  # as this server needs it
         "AWS_EC2_METADATA_DISABLED": "true",
+        "ASTRAML_MASTER_KEY": new_master_key(),
     }
     installed = Installed(home, store_of_rows.folder, env)
     installed.astraml("up", "--port", str(free_port()))
@@ -123,7 +125,7 @@ def test_a_job_runs_on_its_secrets_alone_and_nothing_holds_them(up: Installed, s
         job_id = client.submit(SPEC)["id"]
     up.at_step(job_id, 5)
     assert up.processes("ray::RayTrainWorker")
-    assert environments_with(up, wanted) == []
+    assert environments_with(up, [*wanted, up.env["ASTRAML_MASTER_KEY"].encode()]) == []
     job = up.ended(job_id)
     assert job["status"] == "succeeded", job
 
@@ -165,6 +167,7 @@ def test_what_is_no_credentials_fails_the_job_and_is_not_repeated(up: Installed,
 
 def test_a_new_master_key_while_the_service_runs(up: Installed, stored: list[str]) -> None:
     before = (up.home / "master.key").read_text()
+    assert before.split() == [up.env["ASTRAML_MASTER_KEY"]]
     done = up.json("secret", "rotate")
     assert (done["moved"] >= 2, len(done["dropped"])) == (True, 1)
     assert (up.home / "master.key").read_text() != before

@@ -28,7 +28,7 @@ def job(name: str, project: str, gpus: int, *, queued_at: float = NOW) -> Waitin
 
 
 def allowances(*quotas: Quota, holders: tuple[Holder, ...] = (), **times: list[GpuTime]) -> Allowances:
-    return Allowances.of({quota.scope: quota for quota in quotas}, holders, times)
+    return Allowances.of({quota.scope: quota for quota in quotas}, holders, times, now=NOW)
 
 
 def decided(queue: list[Waiting], allowed: Allowances, *, now: float = NOW) -> dict[str, str | None]:
@@ -69,6 +69,17 @@ def test_a_used_up_week_tells_when_there_is_room_again() -> None:
         "project p has used 10.0 of its 10 GPU-hours of seven days; there is room again at 1970-01-12 15:50 UTC"
     )
     assert found["b"] is None
+
+
+def test_of_two_used_up_weeks_the_later_one_counts() -> None:
+    spent = [GpuTime("j", 1, "p", 10, NOW - at, NOW - at + 3600) for at in (WEEK_S - 7200, WEEK_S - 86_400)]
+    both = {"p": spent[:1], ORGANISATION: spent}
+    quotas = allowances(Quota("p", gpu_hours_per_week=10), Quota(ORGANISATION, gpu_hours_per_week=10), **both)
+    told = str(decided([job("a", "p", 1)], quotas)["a"])
+    assert told.startswith("the organisation has used 20.0 of its 10 GPU-hours")
+    # What waits for others to end is told so, and not a time.
+    quotas = allowances(Quota("p", gpus_at_once=1, gpu_hours_per_week=10), holders=(Holder("p", 1),), p=spent)
+    assert decided([job("a", "p", 1)], quotas)["a"] == "project p has 1 of its 1 GPUs at once; the job wants 1"
 
 
 def test_fewer_gpus_are_offered_where_the_quota_leaves_some() -> None:

@@ -246,6 +246,7 @@ def test_everything_that_a_process_says_is_masked() -> None:
     out, err, file = io.StringIO(), io.StringIO(), io.StringIO()
     other = logging.StreamHandler(file)
     logging.root.addHandler(other)
+    factory = logging.getLogRecordFactory()
     try:
         with (
             contextlib.redirect_stdout(out),
@@ -258,7 +259,6 @@ def test_everything_that_a_process_says_is_masked() -> None:
                 sys.stdout.write(letter)
             print(base64.b64encode(SECRET.encode()).decode(), file=sys.stderr)
             logging.getLogger("other").warning("with %s", SECRET)
-            logging.getLogger("other").warning("with %s and %s", SECRET)  # type: ignore[misc]
             try:
                 raise ValueError(SECRET)
             except ValueError:
@@ -275,4 +275,4 @@ def test_everything_that_a_process_says_is_masked() -> None:
     assert "with ***" in file.getvalue()
     assert "ValueError: ***" in file.getvalue()
     assert "ValueError: ***" in told
-    assert logging.getLogRecordFactory() is logging.LogRecord
+    assert logging.getLogRecordFactory() is factory

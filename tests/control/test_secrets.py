@@ -149,7 +149,7 @@ def test_a_dry_run_is_given_the_credentials_alone(world: World, key: Path, job_i
         (tried,) = list_audit(conn, action="secret.tried", limit=9)
     assert (tried.actor, tried.scope, tried.target, tried.after) == ("ana", "p1", "s3", {"version": 1})
     assert uses(world) == []
-    bare = parse_spec({"model": "tiny-bert", "dataset": "s3://b/d", "env": {"X": {"secret": "hf"}}})
+    bare = parse_spec({"model": "tiny-bert", **FIELDS, "dataset": "s3://b/d"})
     assert grant_to_trial(world.store, None, bare, "ana", now=world.now) is None
 
 

@@ -64,7 +64,8 @@ def commands_below(heading: str) -> list[str]:
 def test_the_service_s_commands(tmp_path: Path) -> None:
     """`up` to `down` as a reader would type them, in a home of their own; only the port may be another."""
     write_dataset(tmp_path / "s3" / "bucket" / "dataset")
-    (tmp_path / "job.json").write_text(blocks("json")[0])
+    for name, text in zip(("job.json", "policy.json"), blocks("json"), strict=True):
+        (tmp_path / name).write_text(text)
     local = commands_below("The service")
     assert (local[0].split()[1], local[-1].split()[1]) == ("up", "down")
     mine = {"ASTRAML_HOME": str(tmp_path / "home")}
@@ -75,11 +76,13 @@ def test_the_service_s_commands(tmp_path: Path) -> None:
                 address = json.loads((tmp_path / "home" / "service.json").read_text())["address"]
                 command = command.replace("http://127.0.0.1:8700", address)
                 command = command.replace("~/.astraml", str(tmp_path / "home"))
-            outputs[command.split()[1]] = shell(command, tmp_path, **mine)
+            outputs[command.split()[1]] = outputs[command] = shell(command, tmp_path, **mine)
     finally:
         shell("astraml down", tmp_path, **mine)
     assert json.loads(outputs["-sS"])["status"] == "queued"
-    assert "succeeded" in outputs["submit"]
+    assert any("succeeded" in out for command, out in outputs.items() if command.startswith("astraml submit"))
+    assert "capped from 8 by project policy v1" in outputs["astraml show latest --provenance"]
+    assert "policy.changed" in outputs["audit"]
     assert "resources.gpus=0" in outputs["explain"]
     assert "cancelled" in outputs["cancel"]
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -124,6 +126,21 @@ def test_the_reference_requests(up: Installed) -> None:
         assert wait == {"message": "needs 1 GPU; the cluster has 0", "would_start_with": {"resources.gpus": 0}}
         assert "resources.gpus=0" in up.astraml("explain", job["id"]).stdout
         assert up.json("cancel", job["id"])["status"] == "cancelled"
+
+
+def test_the_proxy_hangs_up_on_a_flood_of_headers(up: Installed) -> None:
+    """It reads them before anyone can be asked who they are."""
+    sent = 0
+    with socket.create_connection(("127.0.0.1", urlsplit(up.address).port or 0), timeout=60) as flood:
+        flood.sendall(b"GET /v2.1/jobs HTTP/1.1\r\nHost: x\r\n")
+        try:
+            while sent < 50_000_000:
+                flood.sendall(b"X-Filler: " + b"x" * 10_000 + b"\r\n")
+                sent += 10_000
+        except ConnectionError:
+            pass
+    assert sent < 50_000_000
+    assert up.get("/healthz")["status"] == "ok"
 
 
 def test_a_dry_run_reads_the_bucket(up: Installed) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -164,7 +165,7 @@ def _odd_document(rng: random.Random, method: str, path: str) -> Malformed:
     document: dict[str, Any] = json.loads(json.dumps(REFERENCE)) if rng.random() < 0.7 else {}
     for _ in range(rng.randint(0, 3)):
         _plant(rng, document)
-    document["zzz"] = rng.choice(_NASTY)
+    document["zzz"] = copy.deepcopy(rng.choice(_NASTY))
     body = json.dumps(document).encode()
     return Malformed(
         method, _filled(path), "zzz=1" if method == "GET" else "", _headers(("Content-Type", _TYPES[0])), body
@@ -209,7 +210,7 @@ def _plant(rng: random.Random, document: dict[str, Any]) -> None:
     name = rng.choice(
         [*place, "set", "mode", "value", "role", "document", "permissions", "x" * 500, "", "a.b", "__class__"]
     )
-    place[name] = rng.choice(_NASTY)
+    place[name] = copy.deepcopy(rng.choice(_NASTY))
 
 
 def _headers(*more: tuple[str, str]) -> list[tuple[str, str]]:

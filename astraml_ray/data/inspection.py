@@ -1,0 +1,277 @@
+"""What a dataset holds, read once from end to end; nothing is refused that can be counted instead."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from astraml_ray.data.columns import TEXT_NAMES, find_columns
+from astraml_ray.data.credentials import Access
+from astraml_ray.data.findings import find_faults
+from astraml_ray.data.formats import format_of, fragments_of, read_fragment, schema_of
+from astraml_ray.data.lengths import LengthTally
+from astraml_ray.data.manifest import content_hash, plain_strings
+from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.prepare import numeric_first, objects_by_split
+from astraml_ray.data.repeats import MOST_HASHED, RowHashes
+from astraml_ray.data.scan import MAX_CLASSES
+from astraml_ray.data.splits import SPLITS
+from astraml_ray.spec.dataset import Columns, DatasetSpec
+
+__all__ = ["Progress", "SplitTally", "inspect_dataset"]
+
+_URI = b"uri"
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an inspection is."""
+
+    rows: int
+    bytes: int
+    total_bytes: int
+
+
+class SplitTally:
+    """Counts the rows of one split, batch by batch."""
+
+    def __init__(self) -> None:
+        self.rows = self.null_texts = self.blank_texts = self.null_labels = self.blank_labels = 0
+        self.characters, self.words = LengthTally(), LengthTally()
+        self.classes: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.more_classes = False
+
+    def add(
+        self, texts: pa.ChunkedArray, words: Counts, labels: pa.ChunkedArray | None, kind: pa.DataType | None
+    ) -> None:
+        """Counts a batch.
+
+        Args:
+            texts: Strings; may have nulls.
+            words: Of each text; 0 for a null.
+            labels: Strings; may have nulls.
+            kind: The labels' type before they became strings.
+        """
+        self.rows += len(texts)
+        self.null_texts += texts.null_count
+        self.blank_texts += int((words == 0).sum()) - texts.null_count
+        self.words.add(words[np.asarray(texts.is_valid())])
+        self.characters.add(np.asarray(pc.utf8_length(texts.drop_null()), np.int64))
+        if labels is not None:
+            self._count_labels(labels, kind)
+
+    def _count_labels(self, labels: pa.ChunkedArray, kind: pa.DataType) -> None:
+        self.null_labels += labels.null_count
+        for found in pc.value_counts(labels.drop_null()).to_pylist():
+            label, count = found["values"], found["counts"]
+            self.kinds[_kind_of(label, kind)] += count
+            self.blank_labels += count if not label.strip() else 0
+            if label in self.classes or len(self.classes) < MAX_CLASSES:
+                self.classes[label] += count
+            else:
+                self.more_classes = True
+
+    def text_facts(self) -> dict[str, Any]:
+        """`null`, `blank`, and the lengths of the others."""
+        lengths = {"characters": self.characters.as_dict(), "words": self.words.as_dict()}
+        return {"null": self.null_texts, "blank": self.blank_texts, **lengths}
+
+    def label_facts(self, everywhere: set[str], trained: set[str]) -> dict[str, Any]:
+        """`null`, `blank`, `types`, `classes`, `largest`, and which classes are missing or in no training row.
+
+        Args:
+            everywhere: The classes of all splits.
+            trained: Those of the training rows.
+        """
+        counts = {name: self.classes[name] for name in sorted(self.classes, key=numeric_first)}
+        largest = max(counts, key=lambda name: counts[name], default=None)
+        total = sum(counts.values())
+        return {
+            "null": self.null_labels,
+            "blank": self.blank_labels,
+            "types": dict(self.kinds.most_common()),
+            "classes": counts,
+            "more_classes": self.more_classes,
+            "largest": None if largest is None else {"class": largest, "share": counts[largest] / total},
+            "missing": sorted(everywhere - set(counts), key=numeric_first),
+            "untrained": sorted(set(counts) - trained, key=numeric_first),
+        }
+
+
+def inspect_dataset(
+    spec: DatasetSpec,
+    *,
+    limit: int | None = None,
+    secret: Callable[[], str] | None = None,
+    most_hashed: int = MOST_HASHED,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Reads a dataset, and tells what is in it. The memory it takes does not grow with the rows.
+
+    Args:
+        spec: The dataset.
+        limit: Rows of each split to read, in the order of the files; None is all.
+        secret: Gives the dataset's credentials; None is this machine's own.
+        most_hashed: Different rows whose hashes are kept; beyond it, repeats are sought in a sample of the texts.
+        progress: Told after each fragment.
+
+    Returns:
+        JSON data with these keys, which stay:
+
+        * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `label` or null) and `why`
+          (`named`, `usual_name`, `only_text` or null).
+        * `splits`: by name, each with `files`, `bytes`, `formats`, `rows` (null where the limit cut it short),
+          `rows_read`; `text` (`null`, `blank`, and `characters` and `words`, each with `p50`, `p95`, `p99`, `max` and
+          `histogram`: `from`, `to`, `rows`); `label`, null where there is no label column (`null`, `blank`, `types`:
+          rows by `number`, `text`, `boolean` or `other`; `classes`: rows by class, `more_classes` where there are over
+          10,000; `largest`: `class` and `share`; `missing`: classes of other splits; `untrained`: classes of no
+          training row); `duplicates` (`hashed`, `rows` whose text an earlier row has, `texts` that occur more than
+          once, `conflicting`: texts with more than one label).
+        * `leakage`: for validation and test: `split`, `hashed`, `rows` whose text is a training row's too, and the
+          `train_rows` that they repeat.
+        * `hashing`: `share` of the texts that duplicates and leakage were sought in, all if 1; `most_rows`.
+        * `limit`: rows of each split read; null is all.
+        * `split_off`: the share of the training rows that becomes the validation set, null where there are files of it.
+        * `findings`: what matters, worst first: `level` (`error`: training refuses it; `warning`; `note`), `code`,
+          `split` or null, `message` and `hint`.
+
+    Raises:
+        DataError: It cannot be read, or has no text column.
+    """
+    access = Access(spec.endpoint_url, secret)
+    unordered = objects_by_split(spec, access)
+    by_split = {name: unordered[name] for name in SPLITS if name in unordered}
+    first = by_split["train"][0]
+    schema = schema_of(first, format_of(first, spec.format), access)
+    text, label = find_columns(schema, spec.columns, needs_label=None, source=first.uri)
+    reading = _Reading(text, label, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
+    total = sum(info.size for objects in by_split.values() for info in objects)
+    before = 0
+    for name, objects in by_split.items():
+        for table, read in _tables(objects, spec.format, reading.columns, access):
+            reading.add(name, table, limit)
+            if progress is not None:
+                progress(Progress(reading.rows, before + read, total))
+            if name in reading.cut:
+                break
+        before += sum(info.size for info in objects)
+    found = {
+        "columns": _columns(schema, spec.columns, text, label),
+        "splits": {
+            name: {
+                "files": len(objects),
+                "bytes": sum(info.size for info in objects),
+                "formats": sorted({format_of(info, spec.format) for info in objects}),
+                **reading.facts(name),
+            }
+            for name, objects in by_split.items()
+        },
+        "leakage": [{"split": name, **vars(reading.hashes.overlap(name))} for name in by_split if name != "train"],
+        "hashing": {"share": reading.hashes.share, "most_rows": most_hashed},
+        "limit": limit,
+        "split_off": None if "validation" in by_split else spec.validation_fraction,
+    }
+    return {**found, "findings": find_faults(found)}
+
+
+@dataclass
+class _Reading:
+    """What is known so far.
+
+    Attributes:
+        text: The text column.
+        label: The label column, if there is one.
+        hashes: Of all splits.
+        tallies: By split.
+        cut: Splits that the limit cut short.
+    """
+
+    text: str
+    label: str | None
+    hashes: RowHashes
+    tallies: dict[str, SplitTally]
+    cut: set[str] = field(default_factory=set)
+
+    @property
+    def columns(self) -> list[str]:
+        return [self.text, *([self.label] if self.label else [])]
+
+    @property
+    def rows(self) -> int:
+        return sum(tally.rows for tally in self.tallies.values())
+
+    def add(self, split: str, table: pa.Table, limit: int | None) -> None:
+        """Takes a fragment, or what of it is within the limit."""
+        tally = self.tallies[split]
+        if limit is not None and tally.rows + table.num_rows > limit:
+            table = table.slice(0, limit - tally.rows)
+            self.cut.add(split)
+        where = table.schema.metadata[_URI].decode()
+        texts = plain_strings(table[self.text], self.text, where)
+        labels = plain_strings(table[self.label], self.label, where) if self.label else None
+        kind = table[self.label].type if self.label else None
+        words = np.fromiter((len((value or "").split()) for value in texts.to_pylist()), np.int64, len(texts))
+        tally.add(texts, words, labels, kind)
+        said = pa.array(words > 0)
+        marks = pc.fill_null(labels, "") if labels is not None else pa.array([""] * len(texts), pa.string())
+        self.hashes.add(split, content_hash(texts.filter(said)), content_hash(marks.filter(said)))
+
+    def facts(self, split: str) -> dict[str, Any]:
+        """What is told of the rows of a split."""
+        tally, trained = self.tallies[split], set(self.tallies["train"].classes)
+        everywhere = {name for one in self.tallies.values() for name in one.classes}
+        return {
+            "rows": None if split in self.cut else tally.rows,
+            "rows_read": tally.rows,
+            "text": tally.text_facts(),
+            "label": tally.label_facts(everywhere, trained) if self.label else None,
+            "duplicates": vars(self.hashes.repeats(split)),
+        }
+
+
+def _tables(
+    objects: Sequence[ObjectInfo], wanted: str, columns: list[str], access: Access
+) -> Iterator[tuple[pa.Table, int]]:
+    """The fragments of a split, and the bytes read by then."""
+    before = 0
+    for index, info in enumerate(objects):
+        kind = format_of(info, wanted)
+        fragments = fragments_of(index, info, kind, access)
+        for place, fragment in enumerate(fragments, 1):
+            table = read_fragment(info, fragment, kind, columns, access)
+            yield table.replace_schema_metadata({_URI: info.uri}), before + info.size * place // len(fragments)
+        before += info.size
+
+
+def _kind_of(label: str, kind: pa.DataType) -> str:
+    """What a label is, as training sees it: a number as text and one as such make the same class."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or _NUMBER.fullmatch(label.strip()):
+        return "number"
+    return "text" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else "other"
+
+
+def _columns(schema: pa.Schema, wanted: Columns, text: str, label: str | None) -> list[dict[str, Any]]:
+    roles = {text: ("text", wanted.text), **({label: ("label", wanted.label)} if label else {})}
+    columns = []
+    for one in schema:
+        role, named = roles.get(one.name, (None, None))
+        why = "named" if named else "usual_name" if role else None
+        if role == "text" and not named and one.name.lower() not in TEXT_NAMES:
+            why = "only_text"
+        columns.append({"name": one.name, "type": str(one.type), "role": role, "why": why})
+    return columns

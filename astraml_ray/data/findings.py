@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from astraml_ray.data.columns import LABEL_NAMES
+
 __all__ = ["find_faults"]
 
 Facts = Mapping[str, Any]
@@ -18,7 +20,7 @@ _SHOWN = 5
 
 def find_faults(facts: Facts) -> list[Finding]:
     """The findings about what inspect_dataset counted, worst first."""
-    found = [*_leakage(facts)]
+    found = [*_leakage(facts), *_columns(facts)]
     for name, split in facts["splits"].items():
         found += [*_rows(name, split), *_labels(name, split, facts), *_duplicates(name, split)]
     found += _about_reading(facts)
@@ -37,6 +39,13 @@ def _leakage(facts: Facts) -> Iterator[Finding]:
                 f"{'is' if rows == 1 else 'are'} in train too",
                 "take them out of train: scores on them say how well the model remembers, not how well it does",
             )
+
+
+def _columns(facts: Facts) -> Iterator[Finding]:
+    for column in facts["columns"]:
+        if column["why"] == "only_text" and column["name"].lower() in LABEL_NAMES:
+            message = f"column {column['name']!r} is taken for the text, since no other holds texts"
+            yield _finding("warning", "doubtful_text", None, message, "name the text: dataset.columns.text=NAME")
 
 
 def _rows(name: str, split: Facts) -> Iterator[Finding]:

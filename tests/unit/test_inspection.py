@@ -161,6 +161,12 @@ def test_findings_of_a_bad_dataset_come_worst_first(tmp_path: Path) -> None:
     assert all(finding["hint"] for finding in found["findings"])
 
 
+def test_a_label_taken_for_the_text_is_told(tmp_path: Path) -> None:
+    table = pa.table({"image": [b"1", b"2"], "label": ["cat", "dog"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    assert ("doubtful_text", None) in codes(inspect(tmp_path), "warning")
+
+
 def test_nothing_is_found_where_there_is_nothing(tmp_path: Path) -> None:
     write_dataset(tmp_path / "d")
     assert inspect(tmp_path / "d")["findings"] == []

@@ -26,7 +26,7 @@ class Inspection(OpenShape):
     columns: list[dict[str, Any]]
     """Each with `name`, `type`, `role` (text, label or null) and `why`."""
     splits: dict[str, dict[str, Any]]
-    """Each with `files`, `bytes`, `formats`, `rows`, `rows_read`, `text`, `label` and `duplicates`."""
+    """Each with `files`, `bytes`, `formats`, `rows`, `rows_read`, `refused`, `text`, `label` and `duplicates`."""
     leakage: list[dict[str, Any]]
     """For validation and test: how many of their rows are training rows too."""
     hashing: dict[str, Any]

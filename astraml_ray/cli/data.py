@@ -53,13 +53,14 @@ def _dataset_options(command: _F) -> _F:
 @_dataset_options
 @click.option("--limit", type=click.IntRange(min=1), default=None, metavar="ROWS", help="Of each split. [all]")
 def inspect(dataset: str | None, file: str | None, settings: tuple[str, ...], output: str, limit: int | None) -> None:
-    """Count rows, classes, lengths, duplicates, and what of train is in validation or test too.
+    """Show what a dataset holds, and what is wrong with it.
 
     \b
     astraml data inspect s3://bucket/dataset
     astraml data inspect FOLDER --set dataset.columns.text=body --output json
 
-    DATASET is a prefix, folder or file. What matters comes first, with what to do. The exit code is 20 where the
+    DATASET is a prefix, folder or file. Files, rows, columns, classes, lengths, duplicates, and what of train is in
+    validation or test too; what matters comes first, with what to do. The exit code is 20 where the
     dataset cannot be read, or holds what training refuses (an `error:`).
     """
     found: dict[str, Any] = {}

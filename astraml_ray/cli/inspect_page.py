@@ -63,7 +63,7 @@ def _rows(found: Json) -> RenderableType:
         table.add_row(name, rows, *cells, f"{leaks[name]:,}" if name in leaks else "")
     if found["split_off"] is None:
         return table
-    return Group(table, Text(f"{found['split_off']:.3g} of train becomes the validation set", style="dim"))
+    return Group(table, Text(f"{100 * found['split_off']:.3g} % of train will be the validation set", style="dim"))
 
 
 def _columns(columns: Sequence[Json]) -> RenderableType:

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 from astraml_ray.data.columns import TEXT_NAMES, find_columns
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.findings import find_faults
-from astraml_ray.data.formats import format_of, fragments_of, read_fragment, schema_of
+from astraml_ray.data.formats import format_of, fragments_of
 from astraml_ray.data.lengths import LengthTally
+from astraml_ray.data.loose import loose_schema, read_loosely
 from astraml_ray.data.manifest import content_hash, plain_strings
 from astraml_ray.data.objects import ObjectInfo
 from astraml_ray.data.prepare import numeric_first, objects_by_split
@@ -28,7 +29,7 @@ from astraml_ray.spec.dataset import Columns, DatasetSpec
 
 __all__ = ["Progress", "SplitTally", "inspect_dataset"]
 
-_URI = b"uri"
+_MOST_REFUSED = 10
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 Counts = npt.NDArray[np.int64]
@@ -52,6 +53,7 @@ class SplitTally:
         self.classes: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.more_classes = False
+        self.refused: dict[str, str] = {}
 
     def add(
         self, texts: pa.ChunkedArray, words: Counts, labels: pa.ChunkedArray | None, kind: pa.DataType | None
@@ -132,13 +134,16 @@ def inspect_dataset(
 
         * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `label` or null) and `why`
           (`named`, `usual_name`, `only_text` or null).
-        * `splits`: by name, each with `files`, `bytes`, `formats`, `rows` (null where the limit cut it short),
-          `rows_read`; `text` (`null`, `blank`, and `characters` and `words`, each with `p50`, `p95`, `p99`, `max` and
-          `histogram`: `from`, `to`, `rows`); `label`, null where there is no label column (`null`, `blank`, `types`:
-          rows by `number`, `text`, `boolean` or `other`; `classes`: rows by class, `more_classes` where there are over
-          10,000; `largest`: `class` and `share`; `missing`: classes of other splits; `untrained`: classes of no
-          training row); `duplicates` (`hashed`, `rows` whose text an earlier row has, `texts` that occur more than
-          once, `conflicting`: texts with more than one label).
+        * `splits`: by name, train first, each with `files`, `bytes`, `formats`, `rows` (null where the limit cut it
+          short), `rows_read`, `refused` (the first 10 files that training cannot read: `file`, `why`), and:
+          `text`: `null`, `blank`, and `characters` and `words`, each with `p50`, `p95`, `p99`, `max` and `histogram`
+          (`from`, `to`, `rows`);
+          `label`, null where there is no label column: `null`, `blank`, `types` (rows by `number`, `text`, `boolean` or
+          `other`), `classes` (rows by class), `more_classes` (whether there are over 10,000, which are not counted),
+          `largest` (`class`, `share`; null without labels), `missing` (classes of other splits), `untrained` (classes
+          of no training row);
+          `duplicates`: `hashed`, `rows` whose text an earlier row has, `texts` that more than one row has,
+          `conflicting` (texts of rows with different labels). Null and blank texts are no duplicates.
         * `leakage`: for validation and test: `split`, `hashed`, `rows` whose text is a training row's too, and the
           `train_rows` that they repeat.
         * `hashing`: `share` of the texts that duplicates and leakage were sought in, all if 1; `most_rows`.
@@ -154,16 +159,16 @@ def inspect_dataset(
     unordered = objects_by_split(spec, access)
     by_split = {name: unordered[name] for name in SPLITS if name in unordered}
     first = by_split["train"][0]
-    schema = schema_of(first, format_of(first, spec.format), access)
+    schema = loose_schema(first, format_of(first, spec.format), access)
     text, label = find_columns(schema, spec.columns, needs_label=None, source=first.uri)
     reading = _Reading(text, label, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
     total = sum(info.size for objects in by_split.values() for info in objects)
     before = 0
     for name, objects in by_split.items():
-        for table, read in _tables(objects, spec.format, reading.columns, access):
-            reading.add(name, table, limit)
+        for part in _parts(objects, spec.format, reading.columns, access):
+            reading.add(name, part, limit)
             if progress is not None:
-                progress(Progress(reading.rows, before + read, total))
+                progress(Progress(reading.rows, before + part.read, total))
             if name in reading.cut:
                 break
         before += sum(info.size for info in objects)
@@ -212,15 +217,16 @@ class _Reading:
     def rows(self) -> int:
         return sum(tally.rows for tally in self.tallies.values())
 
-    def add(self, split: str, table: pa.Table, limit: int | None) -> None:
+    def add(self, split: str, part: _Part, limit: int | None) -> None:
         """Takes a fragment, or what of it is within the limit."""
-        tally = self.tallies[split]
+        tally, table = self.tallies[split], part.table
+        if part.refusal is not None and len(tally.refused) < _MOST_REFUSED:
+            tally.refused.setdefault(part.uri, part.refusal)
         if limit is not None and tally.rows + table.num_rows > limit:
             table = table.slice(0, limit - tally.rows)
             self.cut.add(split)
-        where = table.schema.metadata[_URI].decode()
-        texts = plain_strings(table[self.text], self.text, where)
-        labels = plain_strings(table[self.label], self.label, where) if self.label else None
+        texts = plain_strings(table[self.text], self.text, part.uri)
+        labels = plain_strings(table[self.label], self.label, part.uri) if self.label else None
         kind = table[self.label].type if self.label else None
         words = np.fromiter((len((value or "").split()) for value in texts.to_pylist()), np.int64, len(texts))
         tally.add(texts, words, labels, kind)
@@ -235,23 +241,39 @@ class _Reading:
         return {
             "rows": None if split in self.cut else tally.rows,
             "rows_read": tally.rows,
+            "refused": [{"file": uri, "why": why} for uri, why in tally.refused.items()],
             "text": tally.text_facts(),
             "label": tally.label_facts(everywhere, trained) if self.label else None,
             "duplicates": vars(self.hashes.repeats(split)),
         }
 
 
-def _tables(
-    objects: Sequence[ObjectInfo], wanted: str, columns: list[str], access: Access
-) -> Iterator[tuple[pa.Table, int]]:
-    """The fragments of a split, and the bytes read by then."""
+@dataclass(frozen=True)
+class _Part:
+    """A fragment.
+
+    Attributes:
+        table: Its rows.
+        uri: Of its object.
+        refusal: Why training cannot read it, if it cannot.
+        read: Bytes of the split read by then.
+    """
+
+    table: pa.Table
+    uri: str
+    refusal: str | None
+    read: int
+
+
+def _parts(objects: Sequence[ObjectInfo], wanted: str, columns: list[str], access: Access) -> Iterator[_Part]:
+    """The fragments of a split."""
     before = 0
     for index, info in enumerate(objects):
         kind = format_of(info, wanted)
         fragments = fragments_of(index, info, kind, access)
         for place, fragment in enumerate(fragments, 1):
-            table = read_fragment(info, fragment, kind, columns, access)
-            yield table.replace_schema_metadata({_URI: info.uri}), before + info.size * place // len(fragments)
+            table, refusal = read_loosely(info, fragment, kind, columns, access)
+            yield _Part(table, info.uri, refusal, before + info.size * place // len(fragments))
         before += info.size
 
 

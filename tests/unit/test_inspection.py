@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from astraml_ray.cli.main import main
 from astraml_ray.cli.s3_server import S3Server
-from astraml_ray.data import formats
+from astraml_ray.data import formats, loose
 from astraml_ray.data.inspection import Progress, inspect_dataset
 from astraml_ray.data.lengths import LengthTally
 from astraml_ray.data.repeats import RowHashes
+from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns, DatasetSpec
 from tests.conftest import write_dataset
 
@@ -198,6 +199,28 @@ def test_every_format_and_numbers_as_labels(kind: str, tmp_path: Path, monkeypat
     assert found["split_off"] == 0.05
 
 
+def test_labels_that_change_their_type_are_counted_and_refused(tmp_path: Path) -> None:
+    """In JSON Lines, which training cannot read then; in the second fragment, or in the first."""
+    for place in (0, 49):
+        lines = [{"text": f"text\u2028{i}", "label": "x" if i == place else i % 2} for i in range(50)]
+        path = tmp_path / f"{place}" / "train.jsonl"
+        path.parent.mkdir()
+        path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(formats, "LINE_FRAGMENT_BYTES", 300)
+            patch.setattr(loose, "LINE_FRAGMENT_BYTES", 300)
+            found = inspect(path.parent)
+        label = found["splits"]["train"]["label"]
+        assert label["types"] == {"number": 49, "text": 1}
+        assert sum(label["classes"].values()) == found["splits"]["train"]["rows"] == 50
+        assert codes(found) == {("refused_file", "train"), ("mixed_labels", "train")}
+        assert path.name in found["findings"][0]["message"]
+        assert "changed from" in found["findings"][0]["message"]
+    (tmp_path / "train.jsonl").write_text('{"text": "a"\n')
+    with pytest.raises(DataError, match="damaged"):
+        inspect(tmp_path / "train.jsonl")
+
+
 def test_limit_reads_the_first_rows_and_says_so(tmp_path: Path) -> None:
     write_dataset(tmp_path / "d", rows=200, group=40)
     found = inspect(tmp_path / "d", limit=55)
@@ -229,6 +252,15 @@ def test_command_from_s3(s3: S3Server) -> None:
     found = json.loads(out)
     assert code == 0
     assert found["leakage"][1] == {"split": "test", "hashed": 3, "rows": 3, "train_rows": 3}
+
+
+def test_progress_is_told_on_stderr_when_it_takes_long(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(str(dataset), "--output", "json")[2] == ""
+    monkeypatch.setattr("astraml_ray.cli.data._QUIET_S", 0.0)
+    code, out, told = command(str(dataset), "--output", "json")
+    assert code == 0
+    assert json.loads(out)
+    assert told.startswith("40 rows, ")
 
 
 def test_command_s_exit_codes(tmp_path: Path) -> None:

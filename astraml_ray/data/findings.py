@@ -85,18 +85,22 @@ def _classes(name: str, label: Facts, facts: Facts) -> Iterator[Finding]:
     if label["more_classes"]:
         message = f"{name} has over {len(label['classes']):,} different labels: they are no classes"
         yield _finding("error", "too_many_classes", name, message, "name another column: dataset.columns.label=NAME")
-    elif name == "train" and len(label["classes"]) == 1:
+        return
+    if name == "train" and len(label["classes"]) == 1:
         message = f"train has one class only, {largest['class']!r}"
         yield _finding("error", "one_class", name, message, "add rows of other classes, or choose another task")
     elif largest and largest["share"] > _LARGEST:
         message = f"{largest['share']:.1%} of the rows of {name} are of class {largest['class']!r}"
         hint = "a model that always says so scores as much: look at f1_macro, and add rows of the other classes"
         yield _finding("warning", "dominant_class", name, message, hint)
+    train = facts["splits"]["train"]["label"]
+    if train["more_classes"]:
+        return
     if label["untrained"]:
         message = f"{name} has labels that no training row has: {_listing(label['untrained'])}"
         hint = "add training rows of those classes, or take these rows out"
         yield _finding("error" if facts["limit"] is None else "warning", "untrained_classes", name, message, hint)
-    unseen = [one for one in label["missing"] if one in facts["splits"]["train"]["label"]["classes"]]
+    unseen = [one for one in label["missing"] if one in train["classes"]]
     if unseen and label["classes"]:
         message = f"{name} has no row of {_count(len(unseen), 'class', 'classes')}: {_listing(unseen)}"
         hint = "its scores say nothing of them; draw it again with rows of each class"

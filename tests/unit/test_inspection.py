@@ -168,6 +168,15 @@ def test_a_label_taken_for_the_text_is_told(tmp_path: Path) -> None:
     assert ("doubtful_text", None) in codes(inspect(tmp_path), "warning")
 
 
+def test_labels_that_are_no_classes_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("astraml_ray.data.counts.MAX_CLASSES", 50)
+    write(tmp_path / "train.parquet", [(f"text {i}", f"id {i}") for i in range(60)], group=60)
+    write(tmp_path / "test.parquet", [(f"other {i}", f"id {100 + i}") for i in range(10)])
+    found = inspect(tmp_path)
+    assert len(found["splits"]["train"]["label"]["classes"]) == 50
+    assert codes(found) == {("too_many_classes", "train")}
+
+
 def test_nothing_is_found_where_there_is_nothing(tmp_path: Path) -> None:
     write_dataset(tmp_path / "d")
     assert inspect(tmp_path / "d")["findings"] == []

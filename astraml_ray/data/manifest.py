@@ -171,4 +171,9 @@ def plain_strings(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedA
         raise DataError(f"column {name!r} holds {kind}, not single values", param=where, hint="name another column")
     if pa.types.is_floating(kind) and pc.all(pc.equal(pc.floor(column), column)).as_py():
         column = column.cast(pa.int64())
-    return column.cast(pa.string())
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"column {name!r} holds {kind} that is no text", param=where, hint="name another column"
+        ) from error

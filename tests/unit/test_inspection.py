@@ -168,6 +168,14 @@ def test_a_label_taken_for_the_text_is_told(tmp_path: Path) -> None:
     assert ("doubtful_text", None) in codes(inspect(tmp_path), "warning")
 
 
+def test_bytes_that_are_no_text_are_a_data_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [b"\xff\xd8", b"\xff"], "label": ["cat", "dog"]}), tmp_path / "train.parquet")
+    for verb in (["inspect"], ["preview", "--augmentation", "light"]):
+        done = CliRunner().invoke(main, ["data", *verb, str(tmp_path), "--set", "dataset.columns.text=image"])
+        assert done.exit_code == 20
+        assert "'image' holds binary" in done.stderr
+
+
 def test_labels_that_are_no_classes_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("astraml_ray.data.counts.MAX_CLASSES", 50)
     write(tmp_path / "train.parquet", [(f"text {i}", f"id {i}") for i in range(60)], group=60)

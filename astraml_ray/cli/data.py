@@ -52,7 +52,17 @@ def _dataset_options(command: _F) -> _F:
 @data.command()
 @_dataset_options
 @click.option("--limit", type=click.IntRange(min=1), default=None, metavar="ROWS", help="Of each split. [all]")
-def inspect(dataset: str | None, file: str | None, settings: tuple[str, ...], output: str, limit: int | None) -> None:
+@click.option("--project", default=None, help="Let the service read it, as a job of this project would. [read here]")
+@click.option("--address", default=None, metavar="URL", help="Of the service. [ASTRAML_ADDRESS, this machine's]")
+def inspect(
+    dataset: str | None,
+    file: str | None,
+    settings: tuple[str, ...],
+    output: str,
+    limit: int | None,
+    project: str | None,
+    address: str | None,
+) -> None:
     """Show what a dataset holds, and what is wrong with it.
 
     \b
@@ -61,24 +71,43 @@ def inspect(dataset: str | None, file: str | None, settings: tuple[str, ...], ou
 
     DATASET is a prefix, folder or file. Files, rows, columns, classes, lengths, duplicates, and what of train is in
     validation or test too; what matters comes first, with what to do. The exit code is 20 where the
-    dataset cannot be read, or holds what training refuses (an `error:`).
+    dataset cannot be read, or holds what training refuses (an `error:`). The service reads 100,000 rows of each split
+    unless --limit says otherwise.
     """
     found: dict[str, Any] = {}
 
-    def work() -> dict[str, Any]:
-        from astraml_ray.data.inspection import inspect_dataset
+    if project is not None and (dataset is None or file or settings):
+        raise click.UsageError("--project takes a DATASET, and neither -f nor --set")
 
-        spec = _spec_of(dataset, file, settings)
-        with_progress = _ProgressLine()
-        try:
-            found.update(inspect_dataset(spec.dataset, limit=limit, progress=with_progress.show))
-        finally:
-            with_progress.close()
+    def work() -> dict[str, Any]:
+        if project is not None and dataset is not None:
+            found.update(_inspect_there(dataset, project, address, limit))
+        else:
+            found.update(_inspect_here(_spec_of(dataset, file, settings), limit))
         return found
 
     conclude(work, output=output, show=_show_inspection)
     if any(finding["level"] == "error" for finding in found["findings"]):
         raise SystemExit(DataError.exit_code)
+
+
+def _inspect_here(spec: JobSpec, limit: int | None) -> dict[str, Any]:
+    from astraml_ray.data.inspection import inspect_dataset
+
+    line = _ProgressLine()
+    try:
+        return inspect_dataset(spec.dataset, limit=limit, progress=line.show)
+    finally:
+        line.close()
+
+
+def _inspect_there(dataset: str, project: str, address: str | None, limit: int | None) -> dict[str, Any]:
+    from astraml_ray.client import Client
+
+    # The service has another working directory.
+    path = dataset if "://" in dataset else str(Path(dataset).expanduser().absolute())
+    with Client(address) as client:
+        return client.inspect_dataset(path, project_id=project, limit=limit)
 
 
 @data.command()

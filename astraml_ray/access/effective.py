@@ -77,14 +77,18 @@ class Outcome:
     provenance: dict[str, dict[str, Any]]
     problems: list[Problem]
 
-    def raise_for_violations(self) -> None:
+    def raise_for_violations(self, within: str = "") -> None:
         """Does nothing if no limit is broken.
+
+        Args:
+            within: A JSON pointer: only of fields below it.
 
         Raises:
             PolicyViolationError: With all of them.
         """
-        if self.problems:
-            raise PolicyViolationError(self.problems, hint="`astraml policy show` lists the rules")
+        problems = [problem for problem in self.problems if f"{problem.param}/".startswith(f"{within}/")]
+        if problems:
+            raise PolicyViolationError(problems, hint="`astraml policy show` lists the rules")
 
 
 def apply_policies(

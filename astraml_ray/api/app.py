@@ -13,6 +13,7 @@ from astraml_ray import __version__
 from astraml_ray.api import (
     routes_artifacts,
     routes_audit,
+    routes_datasets,
     routes_jobs,
     routes_members,
     routes_policies,
@@ -34,6 +35,7 @@ __all__ = ["ApiLimits", "Services", "Validator", "build_app"]
 
 _ROUTERS = (
     routes_jobs.router,
+    routes_datasets.router,
     routes_records.router,
     routes_artifacts.router,
     routes_projects.router,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -13,7 +12,7 @@ from astraml_ray.access.effective import Outcome, policy_notes, request_of
 from astraml_ray.access.gate import require_cancel
 from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
-from astraml_ray.api.errors import NotResumableError, OverloadedError, ParameterError, ValidationTimeoutError
+from astraml_ray.api.errors import NotResumableError, ParameterError
 from astraml_ray.api.openapi import BODY_CODES, JOB_CODES, KEY_HEADER, STORE_CODES, body_of, problems
 from astraml_ray.api.parameters import (
     LABEL_PATTERN,
@@ -37,6 +36,7 @@ from astraml_ray.api.rules import authorize_submission, project_of, resolve
 from astraml_ray.api.schemas import AttemptList, Job, JobPage, ValidationReport
 from astraml_ray.api.services import ApiServices, Requires, Services, authorize_project, caller_of
 from astraml_ray.api.submission import Creation, check_key, make_job, nudge
+from astraml_ray.api.trials import TRIAL_CODES, try_out
 from astraml_ray.api.views import attempt_view, is_resumable, job_view
 from astraml_ray.control.secrets import grant_to_trial
 from astraml_ray.spec.loading import changed
@@ -246,13 +246,9 @@ def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) 
             *BODY_CODES,
             *STORE_CODES,
             *RULE_CODES,
-            "data",
+            *TRIAL_CODES,
             "model",
             "resources",
-            "infrastructure",
-            "secret_key",
-            "storage",
-            "validation_timeout",
         ),
         200: {"model": ValidationReport},
     },
@@ -261,17 +257,8 @@ def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) 
 async def validate_job(request: Request, services: ApiServices, body: Body) -> JsonAnswer:
     """The resolved spec, what the dataset holds, and warnings. Reads the bucket for real; stores nothing."""
     outcome, grant = await run_in_threadpool(_resolved, request, services, body)
-    if not services.validations.acquire(blocking=False):
-        raise OverloadedError(f"{services.limits.max_validations} dry runs are under way in this process")
-    running = asyncio.get_running_loop().run_in_executor(None, _validate, services, outcome, grant)
-    try:
-        report = await asyncio.wait_for(asyncio.shield(running), services.limits.validation_timeout_s)
-    except asyncio.TimeoutError:
-        running.add_done_callback(lambda late: late.cancelled() or late.exception())
-        raise ValidationTimeoutError(
-            f"the dry run took longer than {services.limits.validation_timeout_s:g} s", param="/dataset"
-        ) from None
-    return JsonAnswer(report)
+    report = await try_out(services, lambda: services.validator.validate(outcome.document, grant=grant))
+    return JsonAnswer({**report, "policies": policy_notes(outcome.provenance)})
 
 
 def _resolved(request: Request, services: Services, body: RawBody) -> tuple[Outcome, str | None]:
@@ -282,15 +269,6 @@ def _resolved(request: Request, services: Services, body: RawBody) -> tuple[Outc
     outcome = resolve(services, caller, project_of(document), document)
     now = services.clock()
     return outcome, grant_to_trial(services.store, services.keys, outcome.spec, caller.subject, now=now)
-
-
-def _validate(services: Services, outcome: Outcome, grant: str | None) -> dict[str, Any]:
-    """Holds its place until the work has ended, even if nobody waits for it any more."""
-    try:
-        report = services.validator.validate(outcome.document, grant=grant)
-        return {**report, "policies": policy_notes(outcome.provenance)}
-    finally:
-        services.validations.release()
 
 
 def make(request: Request, services: Services, creation: Creation) -> JsonAnswer:

@@ -59,8 +59,17 @@ def authorize_submission(request: Request, project_id: str) -> None:
             raise
 
 
-def resolve(services: Services, principal: Principal, project_id: str, document: Mapping[str, Any]) -> Outcome:
+def resolve(
+    services: Services, principal: Principal, project_id: str, document: Mapping[str, Any], *, within: str = ""
+) -> Outcome:
     """The job that a request stands for under the policies in force, if it may be made.
+
+    Args:
+        services: The app's.
+        principal: Who asks.
+        project_id: Whose rules hold.
+        document: The request.
+        within: Of the limits, only those of fields below it are kept: a JSON pointer; "" is all of them.
 
     Raises:
         SpecError: What comes out is no valid job.
@@ -73,7 +82,7 @@ def resolve(services: Services, principal: Principal, project_id: str, document:
     with services.store.read() as conn:
         organisation, project = policies_in_force(conn, project_id)
     outcome = apply_policies(document, organisation=InForce.of(organisation), project=InForce.of(project))
-    outcome.raise_for_violations()
+    outcome.raise_for_violations(within)
     problems = guard_document(outcome.document, allowed=services.targets)
     if problems:
         raise TargetNotAllowedError(problems)

@@ -45,6 +45,18 @@ class Validator(Protocol):
             AstraError: What is wrong with the spec, the dataset or the model.
         """
 
+    def inspect(self, spec: dict[str, Any], *, limit: int, grant: str | None = None) -> dict[str, Any]:
+        """Reads the dataset, and tells what it holds.
+
+        Args:
+            spec: Of a job; only its dataset counts.
+            limit: Rows of each split.
+            grant: For the dataset's credentials, if the spec names some.
+
+        Raises:
+            AstraError: The dataset cannot be read.
+        """
+
 
 @dataclass
 class Services:

@@ -40,6 +40,7 @@ _SECTIONS = {
         "audit": Verb(f"{_HERE}.audit:audit", "Show who changed what, newest first."),
     },
     "Without a service": {
+        "data": Verb(f"{_HERE}.data:data", "See what a dataset holds, before anything is trained."),
         "run": Verb(f"{_HERE}.run:run", "Train a model, and follow it."),
         "verify": Verb(
             f"{_HERE}.verify:verify",

@@ -93,6 +93,11 @@ class Client:
         path = f"{_JOBS}:validate"
         return self._transport.request("POST", path, body=dict(spec), repeatable=True, timeout_s=_VALIDATION_S)
 
+    def inspect_dataset(self, path: str, *, project_id: str = "default", limit: int | None = None) -> Json:
+        """What a dataset holds, read as a job of the project would read it; `limit` is rows of each split."""
+        query = {"path": path, "project_id": project_id, **({} if limit is None else {"limit": limit})}
+        return self._transport.request("GET", "/v2.1/datasets:inspect", params=query, timeout_s=_VALIDATION_S)
+
     def resume(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
         """Makes a job that goes on from the last checkpoint of a failed or cancelled one."""
         return self._transport.request("POST", _job(job_id, "resume"), body={}, key=idempotency_key or self.new_key())

@@ -8,13 +8,16 @@ from dataclasses import asdict
 from typing import Any
 
 from astraml_ray.control.run_secrets import check_endpoint
+from astraml_ray.data.inspection import inspect_dataset
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.settings import load_settings
+from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.training.preparation import prepare
+from astraml_ray.training.secrets import dataset_secret
 from astraml_ray.training.timetable import Timetable
 
-__all__ = ["dry_run"]
+__all__ = ["dry_run", "inspect"]
 
 
 def dry_run(document: dict[str, Any], *, secrets: Callable[[str], str] | None = None) -> dict[str, Any]:
@@ -30,9 +33,7 @@ def dry_run(document: dict[str, Any], *, secrets: Callable[[str], str] | None = 
     Raises:
         AstraError: Why a run of this spec would fail.
     """
-    spec = parse_spec(document)
-    if secrets is not None and spec.dataset.credentials is not None:
-        check_endpoint(secrets(spec.dataset.credentials.secret))
+    spec = _readable(document, secrets)
     inputs, warnings = prepare(spec, load_settings(), secrets=secrets)
     hyper = inputs.spec.hyperparams
     timetable = Timetable.of(hyper, inputs.train_rows)
@@ -50,6 +51,29 @@ def dry_run(document: dict[str, Any], *, secrets: Callable[[str], str] | None = 
         "steps": {"per_epoch": timetable.steps_per_epoch, "total": total, "evaluations": evaluations},
         "warnings": [asdict(warning) for warning in warnings],
     }
+
+
+def inspect(document: dict[str, Any], *, limit: int, secrets: Callable[[str], str] | None = None) -> dict[str, Any]:
+    """Reads the dataset of a spec; see data.inspection.
+
+    Args:
+        document: The spec.
+        limit: Rows of each split.
+        secrets: From a name to the value, of the dataset's credentials.
+
+    Raises:
+        AstraError: Why it cannot be read.
+    """
+    spec = _readable(document, secrets)
+    return inspect_dataset(spec.dataset, limit=limit, secret=dataset_secret(spec, secrets))
+
+
+def _readable(document: dict[str, Any], secrets: Callable[[str], str] | None) -> JobSpec:
+    """A spec whose credentials lead to no address that must not be called."""
+    spec = parse_spec(document)
+    if secrets is not None and spec.dataset.credentials is not None:
+        check_endpoint(secrets(spec.dataset.credentials.secret))
+    return spec
 
 
 def _split(manifest: Manifest, split: Split) -> dict[str, Any]:

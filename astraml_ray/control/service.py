@@ -144,21 +144,8 @@ class RayValidator:
         Raises:
             AstraError: What is wrong with the spec, the dataset or the model.
         """
-        task = ray.remote(_validate).options(num_cpus=0, max_retries=0)
-        reference = task.remote(spec, self._namespace, grant)
-        try:
-            report, error = ray.get(reference, timeout=_VALIDATION_S)
-        except ray.exceptions.GetTimeoutError:
-            ray.cancel(reference, force=True)
-            raise ValidationTimeoutError(
-                f"the dry run took longer than {_VALIDATION_S:.0f} s",
-                param="/dataset",
-                hint="submit the job without a dry run: its runner has all the time it needs",
-            ) from None
-        except ray.exceptions.RayError as failure:
-            raise InfrastructureError("the dry run's process died", hint="try again") from failure
-        if error is not None:
-            raise error
+        hint = "submit the job without a dry run: its runner has all the time it needs"
+        report = _in_a_process(_validate, spec, self._namespace, grant, hint=hint)
         total = ray.cluster_resources()
         try:
             from astraml_ray.spec.loading import parse_spec
@@ -167,7 +154,20 @@ class RayValidator:
         except ResourcesError as problem:
             warning = {"param": problem.param, "message": f"would wait: {problem.message}", "hint": problem.hint}
             report["warnings"].append(warning)
-        return dict(report)
+        return report
+
+    def inspect(self, spec: dict[str, Any], *, limit: int, grant: str | None = None) -> dict[str, Any]:
+        """Reads the dataset, and tells what it holds.
+
+        Args:
+            spec: Of a job; only its dataset counts.
+            limit: Rows of each split.
+            grant: For the dataset's credentials, if the spec names some.
+
+        Raises:
+            AstraError: The dataset cannot be read.
+        """
+        return _in_a_process(_inspect, spec, self._namespace, grant, limit, hint="lower `limit`: it reads fewer rows")
 
 
 class ValidationTimeoutError(AstraError):
@@ -177,9 +177,37 @@ class ValidationTimeoutError(AstraError):
     exit_code = 30
 
 
-def _validate(
-    spec: dict[str, Any], namespace: str, grant: str | None
-) -> tuple[dict[str, Any] | None, AstraError | None]:
+Report = tuple[dict[str, Any] | None, AstraError | None]
+"""What was found, or why nothing was."""
+
+
+def _in_a_process(work: Callable[..., Report], *arguments: Any, hint: str) -> dict[str, Any]:
+    """Does the work in a worker process of its own, and not for longer than it may take."""
+    reference = ray.remote(work).options(num_cpus=0, max_retries=0).remote(*arguments)
+    try:
+        report, error = ray.get(reference, timeout=_VALIDATION_S)
+    except ray.exceptions.GetTimeoutError:
+        ray.cancel(reference, force=True)
+        took = f"the dry run took longer than {_VALIDATION_S:.0f} s"
+        raise ValidationTimeoutError(took, param="/dataset", hint=hint) from None
+    except ray.exceptions.RayError as failure:
+        raise InfrastructureError("the dry run's process died", hint="try again") from failure
+    if error is not None:
+        raise error
+    return dict(report)
+
+
+def _inspect(spec: dict[str, Any], namespace: str, grant: str | None, limit: int) -> Report:
+    from astraml_ray.control.dry_run import inspect
+
+    values = lru_cache(lambda name: _ask(namespace, grant or "", name))
+    try:
+        return inspect(spec, limit=limit, secrets=values), None
+    except AstraError as error:
+        return None, error
+
+
+def _validate(spec: dict[str, Any], namespace: str, grant: str | None) -> Report:
     # Here, and not above: this runs in a worker process, which may import the run wing.
     from astraml_ray.control.dry_run import dry_run
 

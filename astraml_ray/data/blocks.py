@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from astraml_ray.data.augmentation import augment_texts
@@ -14,7 +15,7 @@ from astraml_ray.data.manifest import Manifest, Split, read_rows
 from astraml_ray.data.plan import Block, owned_by, permutation
 from astraml_ray.spec.augmentation import Augmentation
 
-__all__ = ["BlockReader"]
+__all__ = ["BlockReader", "rows_in_order"]
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,10 @@ class BlockReader:
             world_rank: The worker.
             start_row: Positions of the epoch before it are left out (a resumed run).
         """
-        table = pa.concat_tables([read_rows(self.manifest, self.split, f) for f in block.fragments])
         positions = np.arange(block.start, block.start + block.rows, dtype=np.int64)
         mine = owned_by(positions, self.batch_size, world_rank, self.world_size) & (positions >= start_row)
         order = permutation(block, self.seed) if self.shuffle else np.arange(block.rows)
-        table, positions = table.take(pa.array(order[mine])), positions[mine]
+        table, positions = rows_in_order(self.manifest, self.split, block, order[mine]), positions[mine]
         keys = row_keys(self.seed, block.epoch, positions)
         texts = table["text"].to_pylist()
         if self.augmentations:
@@ -72,3 +72,8 @@ class BlockReader:
         empty = pa.array([[]] * missing, pa.list_(pa.int32()))
         padding = pa.table([pa.array(np.full(missing, -1)), empty, empty, empty], schema=ENCODED_SCHEMA)
         return pa.concat_tables([table, padding])
+
+
+def rows_in_order(manifest: Manifest, split: Split, block: Block, order: npt.NDArray[np.int64]) -> pa.Table:
+    """Rows of a block, not yet augmented: those of `order`, which counts through the block's fragments."""
+    return pa.concat_tables([read_rows(manifest, split, f) for f in block.fragments]).take(pa.array(order))

@@ -19,7 +19,7 @@ from astraml_ray.data.formats import Fragment, read_fragment
 from astraml_ray.data.objects import ObjectInfo
 from astraml_ray.errors import DataError
 
-__all__ = ["Manifest", "Split", "content_hash", "read_rows"]
+__all__ = ["Manifest", "Split", "content_hash", "plain_strings", "read_rows"]
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,23 @@ def _as_strings(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArr
             param=where,
             hint="fill or remove such rows before training",
         )
+    return plain_strings(column, name, where)
+
+
+def plain_strings(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
+    """A column as strings, as training takes them: whole numbers have no point. Nulls stay null.
+
+    Raises:
+        DataError: It holds no single values.
+    """
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if pa.types.is_nested(kind):
         raise DataError(f"column {name!r} holds {kind}, not single values", param=where, hint="name another column")
     if pa.types.is_floating(kind) and pc.all(pc.equal(pc.floor(column), column)).as_py():
         column = column.cast(pa.int64())
-    return column.cast(pa.string())
+    try:
+        return column.cast(pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(
+            f"column {name!r} holds {kind} that is no text", param=where, hint="name another column"
+        ) from error

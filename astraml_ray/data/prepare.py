@@ -17,7 +17,7 @@ from astraml_ray.data.splits import SPLITS, assign_splits
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import DatasetSpec
 
-__all__ = ["build_manifest", "fraction_to_threshold"]
+__all__ = ["build_manifest", "fraction_to_threshold", "numeric_first", "objects_by_split"]
 
 _THREADS = 16
 
@@ -37,7 +37,7 @@ def build_manifest(
         DataError: With the object or field at fault and what to do.
     """
     access = Access(spec.endpoint_url, secret)
-    by_split = _objects_by_split(spec, access)
+    by_split = objects_by_split(spec, access)
     objects = [info for split in SPLITS for info in by_split.get(split, [])]
     formats = [format_of(info, spec.format) for info in objects]
     text, label = find_columns(
@@ -62,7 +62,8 @@ def fraction_to_threshold(fraction: float) -> int:
     return int(fraction * 2**64)
 
 
-def _objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[ObjectInfo]]:
+def objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[ObjectInfo]]:
+    """The objects of each split that there are files of."""
     if spec.path is not None:
         return assign_splits(spec.path, list_objects(spec.path, access), access)
     uris = {"train": spec.train, "validation": spec.validation, "test": spec.test}
@@ -141,10 +142,11 @@ def _classes(manifest: Manifest, counted: Mapping[str, Sequence[tuple[Fragment, 
                     param=manifest.objects[fragment.source].uri,
                     hint="add training rows of that class, or take those rows out",
                 )
-    return tuple(sorted(train, key=_numeric_first))
+    return tuple(sorted(train, key=numeric_first))
 
 
-def _numeric_first(label: str) -> tuple[int, float, str]:
+def numeric_first(label: str) -> tuple[int, float, str]:
+    """The order of classes: numbers by value, then the others by name."""
     try:
         return 0, float(label), label
     except ValueError:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from astraml_ray.spec.base import SpecModel
 
-__all__ = ["Augmentation", "CaseNoise", "RandomDeletion", "RandomMask", "RandomSwap"]
+__all__ = ["PRESETS", "Augmentation", "CaseNoise", "RandomDeletion", "RandomMask", "RandomSwap"]
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -51,3 +51,19 @@ class CaseNoise(_Augmentation):
 
 
 Augmentation = Annotated[RandomDeletion | RandomSwap | RandomMask | CaseNoise, Field(discriminator="type")]
+
+
+def _preset(rate: float, probability: float) -> tuple[Augmentation, ...]:
+    return (
+        RandomDeletion(type="random_deletion", rate=rate, probability=probability),
+        RandomSwap(type="random_swap", rate=rate, probability=probability),
+        CaseNoise(type="case_noise", rate=rate / 2, probability=probability),
+    )
+
+
+PRESETS: dict[str, tuple[Augmentation, ...]] = {
+    "light": _preset(0.05, 0.3),
+    "medium": _preset(0.1, 0.5),
+    "strong": (*_preset(0.2, 0.8), RandomMask(type="random_mask", rate=0.1, probability=0.5)),
+}
+"""Augmentations to begin with, by a name."""

@@ -49,11 +49,25 @@ class FakeValidator:
             "steps": {"per_epoch": 1, "total": 5, "evaluations": 5},
             "warnings": [],
         }
+        self.inspection: Callable[[dict[str, Any], int], dict[str, Any]] = lambda spec, limit: {
+            "columns": [],
+            "splits": {},
+            "leakage": [],
+            "hashing": {"share": 1.0, "most_rows": 1},
+            "limit": limit,
+            "split_off": None,
+            "findings": [],
+        }
 
     def validate(self, spec: dict[str, Any], *, grant: str | None = None) -> dict[str, Any]:
         self.seen.append(spec)
         self.grants.append(grant)
         return self.answer(spec)
+
+    def inspect(self, spec: dict[str, Any], *, limit: int, grant: str | None = None) -> dict[str, Any]:
+        self.seen.append(spec)
+        self.grants.append(grant)
+        return self.inspection(spec, limit)
 
 
 def admin_of(store: Store, folder: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ EXPECTED: dict[Route, Permission | None] = {
     ("GET", "/v2.1/jobs"): Permission.JOB_READ,
     ("POST", "/v2.1/jobs"): Permission.JOB_SUBMIT,
     ("POST", "/v2.1/jobs:validate"): Permission.JOB_SUBMIT,
+    ("GET", "/v2.1/datasets:inspect"): Permission.JOB_SUBMIT,
     ("GET", "/v2.1/jobs/{job_id}"): Permission.JOB_READ,
     ("GET", "/v2.1/jobs/{job_id}/attempts"): Permission.JOB_READ,
     ("GET", "/v2.1/jobs/{job_id}/events"): Permission.JOB_READ,
@@ -114,6 +115,10 @@ BODIES: dict[Route, Any] = {
         )
     },
     ("POST", "/v1/jobs"): {"project": "p-demo", "dataset": "s3://bucket/dataset", "model": "bert-base"},
+}
+
+QUERIES: dict[Route, dict[str, str]] = {
+    ("GET", "/v2.1/datasets:inspect"): {"project_id": "p-demo", "path": "file:///no-such-folder"},
 }
 
 _VALUES = {

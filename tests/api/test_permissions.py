@@ -19,7 +19,7 @@ from astraml_ray.store.access_tables import ORGANISATION
 from astraml_ray.store.audit import Actor
 from astraml_ray.store.projects import create_project, set_member
 from tests.api.conftest import REFERENCE, Api
-from tests.api.routes import BODIES, EXPECTED, ORGANISATION_ROUTES, OWN_LISTS, path_of
+from tests.api.routes import BODIES, EXPECTED, ORGANISATION_ROUTES, OWN_LISTS, QUERIES, path_of
 
 Token = Callable[..., dict[str, str]]
 
@@ -51,7 +51,8 @@ def routes_of(api: Api) -> list[tuple[str, str]]:
 def ask(api: Api, method: str, path: str, headers: dict[str, str] | None, job_id: str) -> httpx.Response:
     sent = {"Authorization": ""} if headers is None else {"Authorization": headers["Authorization"]}
     body = BODIES.get((method, path))
-    return api.client.request(method, path_of(path, job_id), json=body, headers=sent)
+    query = QUERIES.get((method, path))
+    return api.client.request(method, path_of(path, job_id), params=query, json=body, headers=sent)
 
 
 def test_the_table_here_has_every_route(api: Api) -> None:

@@ -35,6 +35,11 @@ class DryRun:
 
         return dry_run(spec)
 
+    def inspect(self, spec: dict[str, Any], *, limit: int, grant: str | None = None) -> dict[str, Any]:
+        from astraml_ray.control.dry_run import inspect
+
+        return inspect(spec, limit=limit)
+
 
 @dataclass
 class LiveService:

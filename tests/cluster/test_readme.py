@@ -90,7 +90,7 @@ def test_the_service_s_commands(tmp_path: Path) -> None:
 def test_every_command_without_a_service(home: Path) -> None:
     local = [command for command in commands() if command.startswith("astraml")]
     local = [command for command in local if command not in commands_below("The service")]
-    assert len(local) == 4
+    assert len(local) == 6
     for command in local:
         runs = sorted((home / "runs").glob("second-*")) if (home / "runs").exists() else []
         out = shell(command, home, RUN=str(runs[0]) if runs else "")

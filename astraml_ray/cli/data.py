@@ -1,0 +1,256 @@
+"""`astraml data`: see what a dataset holds, and what augmentation makes of it, before anything is trained."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from astraml_ray.cli.flags import set_option
+from astraml_ray.cli.outcome import conclude
+from astraml_ray.cli.quantities import size
+from astraml_ray.errors import DataError, Problem, SpecError, StorageError
+
+if TYPE_CHECKING:
+    from astraml_ray.data.inspection import Progress
+    from astraml_ray.spec import JobSpec
+
+__all__ = ["data"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+_QUIET_S = 1.0
+_LINE_EVERY_S = 5.0
+_DRAW_EVERY_S = 0.2
+
+
+@click.group()
+def data() -> None:
+    """See what a dataset holds, before anything is trained.
+
+    \b
+    astraml data inspect s3://bucket/dataset
+    astraml data preview s3://bucket/dataset --augmentation light
+    """
+
+
+def _dataset_options(command: _F) -> _F:
+    """Where the rows are, as the other verbs without a service take it."""
+    command = click.option(
+        "--output", type=click.Choice(["text", "json"]), default="text", help="json: one object on stdout."
+    )(command)
+    command = set_option(command)
+    command = click.option("-f", "--file", "file", default=None, metavar="SPEC", help="A spec with a dataset.")(command)
+    return click.argument("dataset", required=False)(command)
+
+
+@data.command()
+@_dataset_options
+@click.option("--limit", type=click.IntRange(min=1), default=None, metavar="ROWS", help="Of each split. [all]")
+@click.option("--project", default=None, help="Let the service read it, as a job of this project would. [read here]")
+@click.option("--address", default=None, metavar="URL", help="Of the service. [ASTRAML_ADDRESS, this machine's]")
+def inspect(
+    dataset: str | None,
+    file: str | None,
+    settings: tuple[str, ...],
+    output: str,
+    limit: int | None,
+    project: str | None,
+    address: str | None,
+) -> None:
+    """Show what a dataset holds, and what is wrong with it.
+
+    \b
+    astraml data inspect s3://bucket/dataset
+    astraml data inspect FOLDER --set dataset.columns.text=body --output json
+
+    DATASET is a prefix, folder or file. Files, rows, columns, classes, lengths, duplicates, and what of train is in
+    validation or test too; what matters comes first, with what to do. The exit code is 20 where the
+    dataset cannot be read, or holds what training refuses (an `error:`). The service reads 100,000 rows of each split
+    unless --limit says otherwise.
+    """
+    found: dict[str, Any] = {}
+
+    if project is not None and (dataset is None or file or settings):
+        raise click.UsageError("--project takes a DATASET, and neither -f nor --set")
+
+    def work() -> dict[str, Any]:
+        if project is not None and dataset is not None:
+            found.update(_inspect_there(dataset, project, address, limit))
+        else:
+            found.update(_inspect_here(_spec_of(dataset, file, settings), limit))
+        return found
+
+    conclude(work, output=output, show=_show_inspection)
+    if any(finding["level"] == "error" for finding in found["findings"]):
+        raise SystemExit(DataError.exit_code)
+
+
+def _inspect_here(spec: JobSpec, limit: int | None) -> dict[str, Any]:
+    from astraml_ray.data.inspection import inspect_dataset
+
+    line = _ProgressLine()
+    try:
+        return inspect_dataset(spec.dataset, limit=limit, progress=line.show)
+    finally:
+        line.close()
+
+
+def _inspect_there(dataset: str, project: str, address: str | None, limit: int | None) -> dict[str, Any]:
+    from astraml_ray.client import Client
+
+    # The service has another working directory.
+    path = dataset if "://" in dataset else str(Path(dataset).expanduser().absolute())
+    with Client(address) as client:
+        return client.inspect_dataset(path, project_id=project, limit=limit)
+
+
+@data.command()
+@_dataset_options
+@click.option("--augmentation", default=None, metavar="NAME|FILE", help="light, medium, strong, or a YAML file.")
+@click.option("-n", "rows", type=click.IntRange(1, 10_000), default=16, show_default=True, help="Rows.")
+@click.option("--seed", type=int, default=None, help="Of the run. [the spec's, 0]")
+@click.option("--mask-token", default="[MASK]", show_default=True, help="Of the model's tokenizer.")
+@click.option("--html", default=None, metavar="FILE", help="Write a page of it, which needs no other file.")
+def preview(
+    dataset: str | None,
+    file: str | None,
+    settings: tuple[str, ...],
+    output: str,
+    augmentation: str | None,
+    rows: int,
+    seed: int | None,
+    mask_token: str,
+    html: str | None,
+) -> None:
+    """Show training texts before and after augmentation.
+
+    
+    astraml data preview s3://bucket/dataset --augmentation light
+    astraml data preview -f spec.yaml -n 50 --html preview.html
+
+    The rows are the first ones of epoch 0, and what is shown is what a run with that seed trains on. A file is a spec,
+    or holds its `augmentation:` only.
+    """
+
+    def work() -> dict[str, Any]:
+        from astraml_ray.data.prepare import build_manifest
+        from astraml_ray.data.previews import preview as preview_rows
+        from astraml_ray.settings import load_settings
+
+        flags: dict[str, Any] = {} if augmentation is None else {"augmentation": read_augmentation(augmentation)}
+        flags |= {} if seed is None else {"seed": seed}
+        spec = _spec_of(dataset, file, settings, **flags)
+        if not spec.augmentation:
+            problem = Problem("/augmentation", "there is none to show", "give --augmentation light, or a spec with one")
+            raise SpecError([problem], source=file or "flags")
+        # The order of the rows does not depend on the labels, so they are not read.
+        manifest = build_manifest(spec.dataset, needs_label=False, cache=load_settings().cache)
+        pairs = preview_rows(manifest, spec.augmentation, seed=spec.seed, rows=rows, mask=mask_token)
+        found = {
+            "epoch": 0,
+            "seed": spec.seed,
+            "augmentation": [one.model_dump(mode="json") for one in spec.augmentation],
+            "mask_token": mask_token,
+            "rows": [asdict(pair) for pair in pairs],
+        }
+        if html is not None:
+            _write(Path(html), found)
+        return found
+
+    conclude(work, output=output, show=_show_preview if html is None else lambda _: click.echo(html))
+
+
+def read_augmentation(given: str) -> Any:
+    """The augmentations of a name or a file, as plain data that is not checked yet.
+
+    Raises:
+        SpecError: There is no such name, and no file that holds any.
+    """
+    from astraml_ray.spec.augmentation import PRESETS
+    from astraml_ray.spec.loading import read_document
+
+    if given in PRESETS:
+        return [one.model_dump(mode="json") for one in PRESETS[given]]
+    path = Path(given)
+    if not path.is_file():
+        message = f"{given!r} is neither {', '.join(PRESETS)} nor a file"
+        raise SpecError([Problem("/augmentation", message)], source="--augmentation")
+    document = read_document(path)
+    if "augmentation" not in document:
+        hint = "write it as augmentation: [{type: case_noise, rate: 0.05}]"
+        raise SpecError([Problem("/augmentation", "is not in the file", hint)], source=given)
+    return document["augmentation"]
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    from astraml_ray.cli.preview_page import preview_html
+
+    try:
+        path.write_text(preview_html(found), encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"cannot be written: {error.strerror}", param=str(path)) from error
+
+
+def _show_preview(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from astraml_ray.cli.preview_page import preview_page
+
+    console = Console()
+    console.print(preview_page(found, styled=console.is_terminal and not console.no_color))
+
+
+def _spec_of(dataset: str | None, file: str | None, settings: tuple[str, ...], **flags: Any) -> JobSpec:
+    """The spec of a file, with what was given besides; of its model nothing is asked.
+
+    Raises:
+        SpecError: It is invalid, or names a secret, which only a service has.
+    """
+    from astraml_ray.spec.loading import build_spec, read_document
+
+    document = {"model": "none", **(read_document(Path(file)) if file else {})}
+    given = {**flags, **({"dataset": dataset} if dataset is not None else {})}
+    spec = build_spec(document, settings=settings, flags=given, source=file or "flags")
+    if spec.dataset.credentials is not None:
+        problem = "names a secret, and without a service there are none"
+        hint = "leave it out, and give this machine credentials: AWS_ACCESS_KEY_ID and so on, or AWS_PROFILE"
+        raise SpecError([Problem("/dataset/credentials", problem, hint)], source=file or "flags")
+    return spec
+
+
+def _show_inspection(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from astraml_ray.cli.inspect_page import inspect_page
+
+    Console().print(inspect_page(found))
+
+
+class _ProgressLine:
+    """How far the reading is, on stderr, once it takes more than a second."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + _QUIET_S
+        self._drawn = False
+
+    def show(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (_DRAW_EVERY_S if self._terminal else _LINE_EVERY_S)
+        line = f"{progress.rows:,} rows, {size(progress.bytes)} of {size(progress.total_bytes)} read"
+        print(f"\r\x1b[K{line}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr)
+        sys.stderr.flush()
+        self._drawn = True
+
+    def close(self) -> None:
+        """Takes the line off the terminal."""
+        if self._drawn and self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,155 @@
+"""What in a dataset's facts matters, and what to do about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from astraml_ray.data.columns import LABEL_NAMES
+
+__all__ = ["find_faults"]
+
+Facts = Mapping[str, Any]
+Finding = dict[str, Any]
+
+_LEVELS = ("error", "warning", "note")
+_LARGEST = 0.95
+_MANY_DUPLICATES = 0.01
+_SHOWN = 5
+
+
+def find_faults(facts: Facts) -> list[Finding]:
+    """The findings about what inspect_dataset counted, worst first."""
+    found = [*_leakage(facts), *_columns(facts)]
+    for name, split in facts["splits"].items():
+        found += [*_rows(name, split), *_labels(name, split, facts), *_duplicates(name, split)]
+    found += _about_reading(facts)
+    return sorted(found, key=lambda finding: _LEVELS.index(finding["level"]))
+
+
+def _leakage(facts: Facts) -> Iterator[Finding]:
+    for overlap in facts["leakage"]:
+        rows, split = overlap["rows"], overlap["split"]
+        if rows:
+            yield _finding(
+                "warning",
+                "leakage",
+                split,
+                f"{_count(rows, 'row')} of {split} ({_share(rows, overlap['hashed'])}) "
+                f"{'is' if rows == 1 else 'are'} in train too",
+                "take them out of train: scores on them say how well the model remembers, not how well it does",
+            )
+
+
+def _columns(facts: Facts) -> Iterator[Finding]:
+    for column in facts["columns"]:
+        if column["why"] == "only_text" and column["name"].lower() in LABEL_NAMES:
+            message = f"column {column['name']!r} is taken for the text, since no other holds texts"
+            yield _finding("warning", "doubtful_text", None, message, "name the text: dataset.columns.text=NAME")
+
+
+def _rows(name: str, split: Facts) -> Iterator[Finding]:
+    text = split["text"]
+    for one in split["refused"]:
+        hint = "training cannot read it: write the column in one way in all its lines"
+        yield _finding("error", "refused_file", name, f"{one['file']}: {one['why']}", hint)
+    if not split["rows_read"]:
+        yield _finding("error", "no_rows", name, f"{name} has no rows", "add rows, or take its files out")
+    if text["null"]:
+        message = f"{_count(text['null'], 'text')} of {name} {'is' if text['null'] == 1 else 'are'} null"
+        yield _finding("error", "null_texts", name, message, "training refuses them: fill or remove those rows")
+    if text["blank"]:
+        message = f"{_count(text['blank'], 'text')} of {name} {'is' if text['blank'] == 1 else 'are'} empty or blank"
+        yield _finding("warning", "blank_texts", name, message, "remove those rows: nothing can be learned from them")
+
+
+def _labels(name: str, split: Facts, facts: Facts) -> Iterator[Finding]:
+    label = split["label"]
+    if label is None:
+        return
+    if label["null"]:
+        message = f"{_count(label['null'], 'label')} of {name} {'is' if label['null'] == 1 else 'are'} null"
+        yield _finding("error", "null_labels", name, message, "training refuses them: label or remove those rows")
+    if label["blank"]:
+        message = f"{_count(label['blank'], 'label')} of {name} {'is' if label['blank'] == 1 else 'are'} empty"
+        yield _finding("warning", "blank_labels", name, message, "they become a class of their own: label those rows")
+    if len(label["types"]) > 1:
+        kinds = ", ".join(f"{kind} in {_count(rows, 'row')}" for kind, rows in label["types"].items())
+        hint = "write all labels in one way; or is it another column? dataset.columns.label=NAME"
+        yield _finding("warning", "mixed_labels", name, f"the labels of {name} are of several types: {kinds}", hint)
+    yield from _classes(name, label, facts)
+
+
+def _classes(name: str, label: Facts, facts: Facts) -> Iterator[Finding]:
+    largest = label["largest"]
+    if label["more_classes"]:
+        message = f"{name} has over {len(label['classes']):,} different labels: they are no classes"
+        yield _finding("error", "too_many_classes", name, message, "name another column: dataset.columns.label=NAME")
+        return
+    if name == "train" and len(label["classes"]) == 1:
+        message = f"train has one class only, {largest['class']!r}"
+        yield _finding("error", "one_class", name, message, "add rows of other classes, or choose another task")
+    elif largest and largest["share"] > _LARGEST:
+        message = f"{largest['share']:.1%} of the rows of {name} are of class {largest['class']!r}"
+        hint = "a model that always says so scores as much: look at f1_macro, and add rows of the other classes"
+        yield _finding("warning", "dominant_class", name, message, hint)
+    train = facts["splits"]["train"]["label"]
+    if train["more_classes"]:
+        return
+    if label["untrained"]:
+        message = f"{name} has labels that no training row has: {_listing(label['untrained'])}"
+        hint = "add training rows of those classes, or take these rows out"
+        yield _finding("error" if facts["limit"] is None else "warning", "untrained_classes", name, message, hint)
+    unseen = [one for one in label["missing"] if one in train["classes"]]
+    if unseen and label["classes"]:
+        message = f"{name} has no row of {_count(len(unseen), 'class', 'classes')}: {_listing(unseen)}"
+        hint = "its scores say nothing of them; draw it again with rows of each class"
+        yield _finding("warning", "missing_classes", name, message, hint)
+
+
+def _duplicates(name: str, split: Facts) -> Iterator[Finding]:
+    found = split["duplicates"]
+    if found["conflicting"]:
+        message = f"{_count(found['conflicting'], 'text')} of {name} {'has' if found['conflicting'] == 1 else 'have'}"
+        hint = "settle which label is right: no model can learn both"
+        yield _finding("warning", "conflicting_labels", name, f"{message} rows of different labels", hint)
+    if found["rows"]:
+        share = found["rows"] / found["hashed"]
+        message = (
+            f"{_count(found['rows'], 'row')} of {name} ({_share(found['rows'], found['hashed'])}) "
+            f"{'repeats' if found['rows'] == 1 else 'repeat'} an earlier text"
+        )
+        level = "warning" if share >= _MANY_DUPLICATES else "note"
+        yield _finding(level, "duplicates", name, message, "keep one of each, unless they are to count more")
+
+
+def _about_reading(facts: Facts) -> Iterator[Finding]:
+    share = facts["hashing"]["share"]
+    if share < 1:
+        message = (
+            f"duplicates and leakage were sought in a random sample of 1 in {round(1 / share):,} texts; "
+            "their numbers of rows are those of the sample"
+        )
+        hint = f"there are more different rows than the {facts['hashing']['most_rows']:,} whose hashes are kept"
+        yield _finding("note", "sampled", None, message, hint)
+    cut = [name for name, split in facts["splits"].items() if split["rows"] is None]
+    if cut:
+        message = f"only the first {facts['limit']:,} rows of {', '.join(cut)} were read"
+        yield _finding("note", "limited", None, message, "leave --limit out to read all")
+
+
+def _finding(level: str, code: str, split: str | None, message: str, hint: str) -> Finding:
+    return {"level": level, "code": code, "split": split, "message": message, "hint": hint}
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if part / whole >= 0.001 else "under 0.1%"
+
+
+def _listing(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(repr(name) for name in names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")

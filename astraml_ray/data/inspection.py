@@ -1,0 +1,214 @@
+"""What a dataset holds, read once from end to end; nothing is refused that can be counted instead."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from astraml_ray.data.columns import TEXT_NAMES, find_columns
+from astraml_ray.data.counts import SplitTally
+from astraml_ray.data.credentials import Access
+from astraml_ray.data.findings import find_faults
+from astraml_ray.data.formats import format_of, fragments_of
+from astraml_ray.data.loose import loose_schema, read_loosely
+from astraml_ray.data.manifest import content_hash, plain_strings
+from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.prepare import objects_by_split
+from astraml_ray.data.repeats import MOST_HASHED, RowHashes
+from astraml_ray.data.splits import SPLITS
+from astraml_ray.spec.dataset import Columns, DatasetSpec
+
+__all__ = ["Progress", "inspect_dataset"]
+
+_MOST_REFUSED = 10
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far an inspection is."""
+
+    rows: int
+    bytes: int
+    total_bytes: int
+
+
+def inspect_dataset(
+    spec: DatasetSpec,
+    *,
+    limit: int | None = None,
+    secret: Callable[[], str] | None = None,
+    most_hashed: int = MOST_HASHED,
+    progress: Callable[[Progress], None] | None = None,
+) -> dict[str, Any]:
+    """Reads a dataset, and tells what is in it. The memory it takes does not grow with the rows.
+
+    Args:
+        spec: The dataset.
+        limit: Rows of each split to read, in the order of the files; None is all.
+        secret: Gives the dataset's credentials; None is this machine's own.
+        most_hashed: Different rows whose hashes are kept; beyond it, repeats are sought in a sample of the texts.
+        progress: Told after each fragment.
+
+    Returns:
+        JSON data with these keys, which stay:
+
+        * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `label` or null) and `why`
+          (`named`, `usual_name`, `only_text` or null).
+        * `splits`: by name, train first, each with `files`, `bytes`, `formats`, `rows` (null where the limit cut it
+          short), `rows_read`, `refused` (the first 10 files that training cannot read: `file`, `why`), and:
+          `text`: `null`, `blank`, and `characters` and `words`, each with `p50`, `p95`, `p99`, `max` and `histogram`
+          (`from`, `to`, `rows`);
+          `label`, null where there is no label column: `null`, `blank`, `types` (rows by `number`, `text`, `boolean` or
+          `other`), `classes` (rows by class), `more_classes` (whether there are over 10,000, which are not counted),
+          `largest` (`class`, `share`; null without labels), `missing` (classes of other splits), `untrained` (classes
+          of no training row);
+          `duplicates`: `hashed`, `rows` whose text an earlier row has, `texts` that more than one row has,
+          `conflicting` (texts of rows with different labels). Null and blank texts are no duplicates.
+        * `leakage`: for validation and test: `split`, `hashed`, `rows` whose text is a training row's too, and the
+          `train_rows` that they repeat.
+        * `hashing`: `share` of the texts that duplicates and leakage were sought in, all if 1; `most_rows`.
+        * `limit`: rows of each split read; null is all.
+        * `split_off`: the share of the training rows that becomes the validation set, null where there are files of it.
+        * `findings`: what matters, worst first: `level` (`error`: training refuses it; `warning`; `note`), `code`,
+          `split` or null, `message` and `hint`.
+
+    Raises:
+        DataError: It cannot be read, or has no text column.
+    """
+    access = Access(spec.endpoint_url, secret)
+    unordered = objects_by_split(spec, access)
+    by_split = {name: unordered[name] for name in SPLITS if name in unordered}
+    first = by_split["train"][0]
+    schema = loose_schema(first, format_of(first, spec.format), access)
+    text, label = find_columns(schema, spec.columns, needs_label=None, source=first.uri)
+    reading = _Reading(text, label, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
+    total = sum(info.size for objects in by_split.values() for info in objects)
+    before = 0
+    for name, objects in by_split.items():
+        for part in _parts(objects, spec.format, reading.columns, access):
+            reading.add(name, part, limit)
+            if progress is not None:
+                progress(Progress(reading.rows, before + part.read, total))
+            if name in reading.cut:
+                break
+        before += sum(info.size for info in objects)
+    found = {
+        "columns": _columns(schema, spec.columns, text, label),
+        "splits": {
+            name: {
+                "files": len(objects),
+                "bytes": sum(info.size for info in objects),
+                "formats": sorted({format_of(info, spec.format) for info in objects}),
+                **reading.facts(name),
+            }
+            for name, objects in by_split.items()
+        },
+        "leakage": [{"split": name, **vars(reading.hashes.overlap(name))} for name in by_split if name != "train"],
+        "hashing": {"share": reading.hashes.share, "most_rows": most_hashed},
+        "limit": limit,
+        "split_off": None if "validation" in by_split else spec.validation_fraction,
+    }
+    return {**found, "findings": find_faults(found)}
+
+
+@dataclass
+class _Reading:
+    """What is known so far.
+
+    Attributes:
+        text: The text column.
+        label: The label column, if there is one.
+        hashes: Of all splits.
+        tallies: By split.
+        cut: Splits that the limit cut short.
+    """
+
+    text: str
+    label: str | None
+    hashes: RowHashes
+    tallies: dict[str, SplitTally]
+    cut: set[str] = field(default_factory=set)
+
+    @property
+    def columns(self) -> list[str]:
+        return [self.text, *([self.label] if self.label else [])]
+
+    @property
+    def rows(self) -> int:
+        return sum(tally.rows for tally in self.tallies.values())
+
+    def add(self, split: str, part: _Part, limit: int | None) -> None:
+        """Takes a fragment, or what of it is within the limit."""
+        tally, table = self.tallies[split], part.table
+        if part.refusal is not None and len(tally.refused) < _MOST_REFUSED:
+            tally.refused.setdefault(part.uri, part.refusal)
+        if limit is not None and tally.rows + table.num_rows > limit:
+            table = table.slice(0, limit - tally.rows)
+            self.cut.add(split)
+        texts = plain_strings(table[self.text], self.text, part.uri)
+        labels = plain_strings(table[self.label], self.label, part.uri) if self.label else None
+        kind = table[self.label].type if self.label else None
+        words = np.fromiter((len((value or "").split()) for value in texts.to_pylist()), np.int64, len(texts))
+        tally.add(texts, words, labels, kind)
+        said = pa.array(words > 0)
+        marks = pc.fill_null(labels, "") if labels is not None else pa.array([""] * len(texts), pa.string())
+        self.hashes.add(split, content_hash(texts.filter(said)), content_hash(marks.filter(said)))
+
+    def facts(self, split: str) -> dict[str, Any]:
+        """What is told of the rows of a split."""
+        tally, trained = self.tallies[split], set(self.tallies["train"].classes)
+        everywhere = {name for one in self.tallies.values() for name in one.classes}
+        return {
+            "rows": None if split in self.cut else tally.rows,
+            "rows_read": tally.rows,
+            "refused": [{"file": uri, "why": why} for uri, why in tally.refused.items()],
+            "text": tally.text_facts(),
+            "label": tally.label_facts(everywhere, trained) if self.label else None,
+            "duplicates": vars(self.hashes.repeats(split)),
+        }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A fragment.
+
+    Attributes:
+        table: Its rows.
+        uri: Of its object.
+        refusal: Why training cannot read it, if it cannot.
+        read: Bytes of the split read by then.
+    """
+
+    table: pa.Table
+    uri: str
+    refusal: str | None
+    read: int
+
+
+def _parts(objects: Sequence[ObjectInfo], wanted: str, columns: list[str], access: Access) -> Iterator[_Part]:
+    """The fragments of a split."""
+    before = 0
+    for index, info in enumerate(objects):
+        kind = format_of(info, wanted)
+        fragments = fragments_of(index, info, kind, access)
+        for place, fragment in enumerate(fragments, 1):
+            table, refusal = read_loosely(info, fragment, kind, columns, access)
+            yield _Part(table, info.uri, refusal, before + info.size * place // len(fragments))
+        before += info.size
+
+
+def _columns(schema: pa.Schema, wanted: Columns, text: str, label: str | None) -> list[dict[str, Any]]:
+    roles = {text: ("text", wanted.text), **({label: ("label", wanted.label)} if label else {})}
+    columns = []
+    for one in schema:
+        role, named = roles.get(one.name, (None, None))
+        why = "named" if named else "usual_name" if role else None
+        if role == "text" and not named and one.name.lower() not in TEXT_NAMES:
+            why = "only_text"
+        columns.append({"name": one.name, "type": str(one.type), "role": role, "why": why})
+    return columns

@@ -97,7 +97,7 @@ def test_a_flood_of_headers_is_cut_off(api: Api) -> None:
                 first = flood.recv(100)
             except ConnectionError:
                 first = b""
-        assert number < 1_000
+        assert number < 50_000, "what is sent without being read fills the sockets' buffers, and no more"
         assert not first or first.split()[1].startswith(b"4")
         assert httpx.get(f"{address}/healthz").status_code == 200
 

@@ -96,7 +96,13 @@ class Firing:
             with self._write() as conn:
                 _settle(conn, one, now)
         for schedule in due:
-            self._fire_due(schedule, now)
+            try:
+                self._fire_due(schedule, now)
+            except StoreError:
+                raise
+            except Exception:
+                # Such as a row of a newer release: the others go on.
+                _LOG.exception("schedule %s", schedule.id)
         with self._store.read() as conn:
             turns = [turn for one in schedules_waiting(conn, limit=_SCHEDULES) for turn in _turns(conn, one)]
         for turn in turns:
@@ -139,7 +145,10 @@ class Firing:
             found = due.fire or due.missed
             handled = due.handled if found else max(schedule.handled_at, now - seconds_or_zero(timing.jitter))
         with self._write() as conn:
-            update_schedule(conn, schedule.id, handled_at=handled, next_at=next_due(schedule.id, timing, handled))
+            known = find_schedule(conn, schedule.id, lock=True)
+            # Unless someone has paused and resumed it meanwhile.
+            if known is not None and known.handled_at == schedule.handled_at:
+                update_schedule(conn, schedule.id, handled_at=handled, next_at=next_due(schedule.id, timing, handled))
 
     def _note_missed(self, schedule: ScheduleRecord, instants: tuple[int, ...], timing: Schedule, now: float) -> None:
         reason = f"its time passed while the service was away (catchup: {timing.catchup})"
@@ -187,12 +196,14 @@ def _turns(conn: Connection, schedule_id: str) -> list[_Turn]:
     schedule = find_schedule(conn, schedule_id)
     if schedule is None:
         return []
-    waiting = waiting_occurrences(conn, schedule_id, limit=BATCH)
     busy = {one.kind == "backfill" for one in live_occurrences(conn, schedule_id)}
-    if timing_of(schedule).overlap != "allow":
-        first = {one.kind == "backfill": one for one in reversed(waiting)}
-        waiting = [one for backfill, one in first.items() if backfill not in busy]
-    return [_Turn(schedule, one.instant, one.kind, planned=True) for one in waiting]
+    together = timing_of(schedule).overlap == "allow"
+    turns = []
+    for backfill in (False, True):
+        if together or backfill not in busy:
+            waiting = waiting_occurrences(conn, schedule_id, backfill=backfill, limit=BATCH if together else 1)
+            turns += [_Turn(schedule, one.instant, one.kind, planned=True) for one in waiting]
+    return turns
 
 
 def _claim(conn: Connection, turn: _Turn, now: float) -> ScheduleRecord | None:
@@ -210,15 +221,12 @@ def _begin(conn: Connection, turn: _Turn, draft: _Draft, now: float) -> None:
     if schedule is None:
         return
     live = [one for one in live_occurrences(conn, schedule.id) if one.kind != "backfill"]
-    waiting = [
-        one
-        for one in waiting_occurrences(conn, schedule.id, limit=BATCH)
-        if one.kind != "backfill" and one.instant != turn.instant
-    ]
+    ahead = waiting_occurrences(conn, schedule.id, backfill=False, limit=2)
+    waiting = [one for one in ahead if one.instant != turn.instant]
     match "start" if turn.planned else overlapping(timing_of(schedule), live=live, waiting=len(waiting)):
         case "skip":
-            ahead = f"{live[0].job_id} of an earlier occurrence has not ended" if live else "an earlier one waits"
-            set_occurrence(conn, schedule.id, turn.instant, outcome="skipped", reason=ahead)
+            why = f"{live[0].job_id} of an earlier occurrence has not ended" if live else "an earlier one waits"
+            set_occurrence(conn, schedule.id, turn.instant, outcome="skipped", reason=why)
         case "wait":
             reason = f"waits for the end of {live[0].job_id}" if live else None
             set_occurrence(conn, schedule.id, turn.instant, reason=reason)

@@ -99,7 +99,7 @@ def due_instants(schedule_id: str, schedule: Schedule, *, handled: float, now: f
         fire = tuple(islice(ripe, BATCH))
         return Due(fire, (), float(fire[-1]) if fire else handled)
     # Of the latest only, and so only near the present is looked at, unless there is nothing.
-    passed = [one for one in _latest(schedule, handled, now, now - window_s - jitter_s, _TOLD + 1) if is_due(one)]
+    passed = list(takewhile(is_due, _latest(schedule, handled, now, now - window_s - jitter_s, _TOLD + 1)))
     if not passed:
         return Due((), (), handled)
     latest = passed[-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from itertools import islice, pairwise
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -23,6 +24,7 @@ _RAREST = timedelta(days=9 * 366)
 _REFERENCE = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _LONGEST_WINDOW_S = 31 * 86400.0
 _LONGEST_JITTER_S = 3600.0
+_SAMPLE = 50
 _CHANGE_S = 4 * 3600.0
 """So long before, clocks that were changed had not been yet."""
 
@@ -82,7 +84,8 @@ class Schedule(SpecModel):
     catchup_window: Duration = "1d"
     """None that are older, at most 31d."""
     jitter: Delay = "0s"
-    """Spreads the start over this time, at most 1h: each occurrence by its own amount, the same at every try."""
+    """Spreads the start over this time: each occurrence by its own amount, the same at every try. At most 1h, and less
+    than lies between two occurrences."""
     start: Moment | None = None
     """None before this time, such as 2026-12-01T00:00:00+01:00."""
     end: Moment | None = None
@@ -123,6 +126,14 @@ class Schedule(SpecModel):
     def _begins_before_it_ends(self) -> Schedule:
         if self.start is not None and self.end is not None and moment_of(self.start) >= moment_of(self.end):
             raise ValueError("`end` must be after `start`")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_its_order(self) -> Schedule:
+        jitter_s = seconds_or_zero(self.jitter)
+        found = list(islice(CronSim(self.cron, _REFERENCE), _SAMPLE)) if jitter_s else []
+        if any((second - first).total_seconds() <= jitter_s for first, second in pairwise(found)):
+            raise ValueError("`jitter` must be shorter than the time between two occurrences")
         return self
 
     def instants(self, after: float) -> Iterator[int]:

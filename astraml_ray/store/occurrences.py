@@ -124,11 +124,13 @@ def live_occurrences(conn: Connection, schedule_id: str) -> list[OccurrenceRecor
     return [OccurrenceRecord(**row) for row in conn.execute(query).mappings()]
 
 
-def waiting_occurrences(conn: Connection, schedule_id: str, *, limit: int) -> list[OccurrenceRecord]:
-    """Those that wait for a job, the earliest first."""
+def waiting_occurrences(conn: Connection, schedule_id: str, *, backfill: bool, limit: int) -> list[OccurrenceRecord]:
+    """Those that wait for a job, the earliest first: of a backfill, or all others."""
+    kind = occurrences.c.kind == "backfill"
     query = select(occurrences).where(
         OPEN, occurrences.c.outcome == "waiting", occurrences.c.schedule_id == schedule_id
     )
+    query = query.where(kind if backfill else ~kind)
     rows = conn.execute(query.order_by(occurrences.c.instant).limit(limit)).mappings()
     return [OccurrenceRecord(**row) for row in rows]
 
@@ -136,6 +138,7 @@ def waiting_occurrences(conn: Connection, schedule_id: str, *, limit: int) -> li
 def schedules_waiting(conn: Connection, *, limit: int) -> list[str]:
     """Schedules that are not paused, and have occurrences that wait."""
     waits = exists().where(OPEN, occurrences.c.outcome == "waiting", occurrences.c.schedule_id == schedules.c.id)
+    # In any order, so that those whose turn has not come hold up no others, however many they are.
     query = select(schedules.c.id).where(schedules.c.paused_at.is_(None), waits).order_by(func.random())
     return list(conn.execute(query.limit(limit)).scalars())
 

@@ -339,3 +339,26 @@ def test_a_backfill_runs_one_after_the_other_and_gives_no_instant_a_second_job(s
     site.tick(1)
     assert site.outcomes(made) == ["succeeded", "started", "succeeded", "succeeded", "succeeded"]
     assert len({one.job_id for one in site.occurrences(made)}) == 5
+
+
+def test_a_long_backfill_holds_up_no_occurrence_of_the_schedule_itself(site: Site) -> None:
+    made = site.schedule(overlap="queue_one")
+    site.tick(60)
+    past = {"first": NOON - 60 * HOUR, "last": NOON - HOUR, "now": site.now}
+    assert plan_backfill(site.store, site.record(made), site.ana, **past) == (60, 60)
+    site.tick(HOUR)
+    site.tick(HOUR)
+    assert site.outcomes(made)[60:] == ["started", "waiting", "skipped"]
+    first = site.occurrences(made)[60]
+    site.end(next(job for job in site.jobs() if job.id == first.job_id), JobStatus.SUCCEEDED)
+    site.tick(1)
+    assert site.outcomes(made)[60:] == ["succeeded", "started", "skipped"]
+    assert site.outcomes(made)[:60].count("started") == 1
+
+
+def test_a_row_that_cannot_be_read_stops_no_other(site: Site) -> None:
+    newer, good = site.schedule(), site.schedule()
+    with site.store.write() as conn:
+        update_schedule(conn, newer, timing={**site.record(newer).timing, "lunar": True})
+    site.tick(60)
+    assert (site.outcomes(newer), site.outcomes(good)) == ([], ["started"])

@@ -92,6 +92,7 @@ def test_29_february_comes_after_eight_years_at_most() -> None:
         ({"cron": f"{'1,' * 200}2 * * * *"}, "/schedule/cron"),
         ({"cron": "0 2 * * *", "timezone": "Europe/Atlantis"}, "/schedule/timezone"),
         ({"cron": "0 2 * * *", "jitter": "2h"}, "/schedule/jitter"),
+        ({"cron": "*/10 * * * *", "jitter": "10m"}, "/schedule"),
         ({"cron": "0 2 * * *", "catchup_window": "32d"}, "/schedule/catchup_window"),
         ({"cron": "0 2 * * *", "catchup_window": "0s"}, "/schedule/catchup_window"),
         ({"cron": "0 2 * * *", "start": "2026-01-01T00:00:00"}, "/schedule/start"),

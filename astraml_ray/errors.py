@@ -42,6 +42,7 @@ __all__ = [
     "RequestError",
     "ResourcesError",
     "RunStopped",
+    "ScheduleNotFoundError",
     "SpecError",
     "StaleLeaseError",
     "StorageError",
@@ -211,6 +212,12 @@ class JobNotFoundError(RequestError):
     """There is no such job."""
 
     code = "job_not_found"
+
+
+class ScheduleNotFoundError(RequestError):
+    """There is no such schedule."""
+
+    code = "schedule_not_found"
 
 
 class JobTerminalError(RequestError):

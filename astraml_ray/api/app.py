@@ -19,6 +19,7 @@ from astraml_ray.api import (
     routes_policies,
     routes_projects,
     routes_records,
+    routes_schedules,
     routes_secrets,
     routes_service,
     routes_tokens,
@@ -44,6 +45,7 @@ _ROUTERS = (
     routes_audit.router,
     routes_policies.router,
     routes_secrets.router,
+    routes_schedules.router,
     routes_v1.router,
     routes_service.router,
 )

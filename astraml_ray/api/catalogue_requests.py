@@ -80,6 +80,13 @@ REQUEST_ERRORS = (
         "GET /v2.1/jobs lists the jobs.",
     ),
     request_error(
+        "schedule_not_found",
+        404,
+        "There is no such schedule",
+        "The id is misspelt, or the schedule was deleted, or is of another installation or project.",
+        "GET /v2.1/schedules lists the schedules.",
+    ),
+    request_error(
         "artifact_not_found",
         404,
         "The run has no such file",

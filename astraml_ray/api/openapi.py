@@ -16,6 +16,7 @@ from astraml_ray.api.schemas import CancelRequest, CloneRequest, Problem
 from astraml_ray.api.schemas_access import MemberRequest, ProjectRequest, QuotaRequest, TokenRequest
 from astraml_ray.api.schemas_policies import OldSpec, PolicyRequest, ReplayRequest, RestoreRequest
 from astraml_ray.api.schemas_records import StreamEnd
+from astraml_ray.api.schemas_schedules import BackfillRequest, PauseRequest, ScheduleRequest
 from astraml_ray.api.schemas_secrets import SecretRequest
 from astraml_ray.spec import JobSpec
 
@@ -51,6 +52,9 @@ _INPUTS: Sequence[type[BaseModel]] = (
     RestoreRequest,
     OldSpec,
     SecretRequest,
+    ScheduleRequest,
+    PauseRequest,
+    BackfillRequest,
 )
 
 KEY_HEADER = {

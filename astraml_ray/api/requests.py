@@ -73,27 +73,33 @@ Body = Annotated[RawBody, Depends(_raw_body)]
 """A route's parameter: its body."""
 
 
-def document_of(body: RawBody) -> dict[str, Any]:
+def document_of(body: RawBody, *, within: str | None = None) -> dict[str, Any]:
     """The spec in a body as plain data, not checked yet but for secrets, which nothing may repeat.
+
+    Args:
+        body: The body.
+        within: It may also be the only member of an object, under this name.
 
     Raises:
         InlineSecretError: There are secrets in it.
     """
     data = body.parsed()
+    if within is not None and isinstance(data, dict) and set(data) == {within}:
+        data = data[within]
     if not isinstance(data, dict):
         raise ParameterError("a spec is an object of fields", param="", hint="GET /v2.1/schema")
     refuse_secrets(data)
     return data
 
 
-def spec_of(body: RawBody) -> dict[str, Any]:
+def spec_of(body: RawBody, *, within: str | None = None) -> dict[str, Any]:
     """As `document_of`, of the current version.
 
     Raises:
         InlineSecretError: There are secrets in it.
         SpecError: It says that it is of another version.
     """
-    document = document_of(body)
+    document = document_of(body, within=within)
     version = document.get("api_version", CURRENT_VERSION)
     if version != CURRENT_VERSION:
         message = f"this route takes {CURRENT_VERSION}, not {str(version)[:40]!r}; known: {', '.join(KNOWN_VERSIONS)}"

@@ -34,6 +34,7 @@ from astraml_ray.api.requests import (
 )
 from astraml_ray.api.rules import authorize_submission, project_of, resolve
 from astraml_ray.api.schemas import AttemptList, Job, JobPage, ValidationReport
+from astraml_ray.api.schemas_schedules import ScheduleObject
 from astraml_ray.api.services import ApiServices, Requires, Services, authorize_project, caller_of
 from astraml_ray.api.submission import Creation, check_key, make_job, nudge
 from astraml_ray.api.trials import TRIAL_CODES, try_out
@@ -45,7 +46,7 @@ from astraml_ray.store.access import find_origin, submitters_of
 from astraml_ray.store.attempts import list_attempts
 from astraml_ray.store.jobs import JobRecord, list_jobs, request_cancel
 
-__all__ = ["CREATED", "KEY_CODES", "RULE_CODES", "SUBMIT", "key_of", "make", "router"]
+__all__ = ["CREATED", "KEY_CODES", "RULE_CODES", "SUBMIT", "SUBMITTED", "key_of", "make", "router"]
 
 router = APIRouter(prefix="/v2.1", tags=["jobs"])
 
@@ -62,6 +63,11 @@ CREATED: dict[str, Any] = {
             "schema": {"type": "string", "enum": ["true"]},
         },
     },
+}
+SUBMITTED: dict[str, Any] = {
+    **CREATED,
+    "model": Job | ScheduleObject,
+    "description": "The job is stored, and will run; of a spec with a `schedule`, that is stored",
 }
 RULE_CODES = (
     "inline_secret",
@@ -84,11 +90,14 @@ Moment = {"format": "date-time"}
     status_code=201,
     summary="Submit a job",
     dependencies=[Depends(Requires(Permission.JOB_SUBMIT))],
-    responses={**problems(*BODY_CODES, *KEY_CODES, *STORE_CODES, *RULE_CODES), 201: CREATED},
+    responses={**problems(*BODY_CODES, *KEY_CODES, *STORE_CODES, *RULE_CODES), 201: SUBMITTED},
     openapi_extra={"requestBody": body_of("JobSpec", required=True, yaml=True), "parameters": [KEY_HEADER]},
 )
 def submit_job(request: Request, services: ApiServices, body: Body) -> JsonAnswer:
-    """Stores a job, durably, before it answers. The body is a job spec, as JSON or as YAML."""
+    """Stores a job, durably, before it answers. The body is a job spec, as JSON or as YAML.
+
+    A spec with a `schedule` makes a schedule instead, which is the answer; that needs `schedule.manage` too.
+    """
     return make(request, services, Creation(SUBMIT, caller_of(request), spec_of(body), key_of(request)))
 
 

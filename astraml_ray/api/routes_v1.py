@@ -12,7 +12,7 @@ from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
 from astraml_ray.api.openapi import BODY_CODES, KEY_HEADER, STORE_CODES, body_of, problems
 from astraml_ray.api.requests import Body, document_of
-from astraml_ray.api.routes_jobs import CREATED, KEY_CODES, RULE_CODES, SUBMIT, key_of, make
+from astraml_ray.api.routes_jobs import KEY_CODES, RULE_CODES, SUBMIT, SUBMITTED, key_of, make
 from astraml_ray.api.services import ApiServices, Requires, caller_of
 from astraml_ray.api.submission import Creation
 from astraml_ray.spec.migration import migrate
@@ -37,9 +37,9 @@ _ABOUT = {
     "Link": "RFC 8288: how to migrate, and the route that takes its place",
 }
 _CREATED: dict[str, Any] = {
-    **CREATED,
+    **SUBMITTED,
     "headers": {
-        **CREATED["headers"],
+        **SUBMITTED["headers"],
         **{name: {"description": text, "schema": {"type": "string"}} for name, text in _ABOUT.items()},
     },
 }

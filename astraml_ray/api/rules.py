@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
-from sqlalchemy import Connection
 
-from astraml_ray.access.administration import create_project, require_open
-from astraml_ray.access.denials import AlreadyThereError, ProjectNotFoundError, TargetNotAllowedError
-from astraml_ray.access.effective import InForce, Outcome, apply_policies
-from astraml_ray.access.measures import gpus_of
+from astraml_ray.access.denials import ProjectNotFoundError
+from astraml_ray.access.effective import Outcome
 from astraml_ray.access.permissions import Permission
-from astraml_ray.access.quotas import Quota, Usage, decide_all, require_submit
-from astraml_ray.access.targets import guard_document
+from astraml_ray.access.resolution import resolve_document
 from astraml_ray.access.tokens import Principal
-from astraml_ray.access.vault import needs_secret_use, require_secrets
+from astraml_ray.access.vault import needs_secret_use
 from astraml_ray.api.services import Services, authorize_project, caller_of
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import parse_spec
-from astraml_ray.store.access_tables import ORGANISATION
+from astraml_ray.spec.templates import fill_templates
 from astraml_ray.store.policies import policies_in_force
-from astraml_ray.store.projects import find_project, find_quota
 
-__all__ = ["authorize_submission", "check_in_transaction", "project_of", "resolve"]
+__all__ = ["authorize_submission", "project_of", "resolve"]
 
 
 def project_of(document: Mapping[str, Any]) -> str:
@@ -80,33 +74,14 @@ def resolve(
         StoreError: The database failed.
     """
     with services.store.read() as conn:
-        organisation, project = policies_in_force(conn, project_id)
-    outcome = apply_policies(document, organisation=InForce.of(organisation), project=InForce.of(project))
-    outcome.raise_for_violations(within)
-    problems = guard_document(outcome.document, allowed=services.targets)
-    if problems:
-        raise TargetNotAllowedError(problems)
+        policies = policies_in_force(conn, project_id)
+    asked = _with_time(document, services.clock())
+    outcome = resolve_document(asked, policies, targets=services.targets, within=within)
     if needs_secret_use(outcome.provenance):
         services.gate.require(principal, Permission.SECRET_USE, project_id)
     return outcome
 
 
-def check_in_transaction(conn: Connection, principal: Principal, outcome: Outcome, *, now: float) -> None:
-    """What must hold when the job is made: its project is open, its secrets are there, and its quota is large enough.
-
-    Raises:
-        ProjectNotFoundError: There is no such project, and the caller may make none.
-        ProjectArchivedError: The project takes no jobs.
-        SecretNotFoundError: A secret is not there.
-        QuotaExceededError: The job could never start.
-    """
-    project_id = outcome.spec.project_id
-    if find_project(conn, project_id) is None and principal.may(Permission.PROJECT_CREATE, None):
-        with suppress(AlreadyThereError):  # made by another request meanwhile
-            create_project(conn, principal, project_id, now=now)
-    require_open(conn, project_id)
-    require_secrets(conn, project_id, outcome.document)
-    quotas = [Quota.of(find_quota(conn, scope)) for scope in (project_id, ORGANISATION)]
-    # A quota that is taken for now is the queue's to wait for.
-    verdict = decide_all([(quota, Usage()) for quota in quotas], gpus=gpus_of(outcome.document), now=now)
-    require_submit(verdict, now=now)
+def _with_time(document: Mapping[str, Any], now: float) -> Mapping[str, Any]:
+    """What is asked for as an occurrence of this moment, if it has a schedule."""
+    return fill_templates(document, now) if isinstance(document.get("schedule"), Mapping) else document

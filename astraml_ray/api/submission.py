@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,18 +14,22 @@ from sqlalchemy import Connection
 
 from astraml_ray.access.effective import Outcome
 from astraml_ray.access.fields import normalised
+from astraml_ray.access.permissions import Permission
 from astraml_ray.access.tokens import Principal
 from astraml_ray.api.errors import KeyInFlightError, KeyInvalidError, KeyReusedError
-from astraml_ray.api.rules import check_in_transaction, project_of, resolve
+from astraml_ray.api.rules import project_of, resolve
+from astraml_ray.api.scheduling import insert_schedule
 from astraml_ray.api.services import Services
 from astraml_ray.api.views import job_path, job_view
+from astraml_ray.api.views_schedules import schedule_path, schedule_view
+from astraml_ray.control.making import Request, insert_job
 from astraml_ray.errors import Problem, SpecError, StoreBusyError
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.migration import CURRENT_VERSION
-from astraml_ray.store.access import OriginRecord, record_origin
 from astraml_ray.store.idempotency import KeyRecord, KeyTakenError, find_key, store_key
-from astraml_ray.store.jobs import JobRecord, NewJob, create_job, new_job_id
+from astraml_ray.store.jobs import JobRecord
+from astraml_ray.store.schedules import ScheduleKey, find_schedule_key, store_schedule_key
 
 __all__ = ["Creation", "Made", "check_key", "differences", "make_job", "nudge"]
 
@@ -49,6 +54,7 @@ class Creation:
         sent: The request as it came, if that is another document.
         api_version: Of that request.
         migration: What moved, of a request of an older version.
+        scheduled: It must have a schedule.
     """
 
     route: str
@@ -60,6 +66,7 @@ class Creation:
     sent: dict[str, Any] | None = None
     api_version: str = CURRENT_VERSION
     migration: list[dict[str, Any]] | None = None
+    scheduled: bool = False
 
     @property
     def project_id(self) -> str:
@@ -86,14 +93,14 @@ class Made:
 
     status: int
     body: dict[str, Any]
-    job_id: str
+    place: str
     replayed: bool
 
     @property
     def headers(self) -> dict[str, str]:
-        """Where the job is, and whether the answer is a repetition."""
+        """Where the job or schedule is, and whether the answer is a repetition."""
         replayed = {"Idempotency-Replayed": "true"} if self.replayed else {}
-        return {"Location": job_path(self.job_id), **replayed}
+        return {"Location": self.place, **replayed}
 
 
 def check_key(values: list[str]) -> str | None:
@@ -113,7 +120,7 @@ def check_key(values: list[str]) -> str | None:
 
 
 def make_job(services: Services, creation: Creation) -> Made:
-    """Makes the job, unless its key has made one already.
+    """Makes the job, or of a spec with a schedule that, unless its key has made one already.
 
     Raises:
         SpecError: The spec is invalid, or asks for what the service does not do.
@@ -128,9 +135,9 @@ def make_job(services: Services, creation: Creation) -> Made:
         made = _replayed(services, creation, fingerprint, request)
         if made is None:
             outcome = resolve(services, creation.principal, creation.project_id, creation.document)
-            _refuse_schedule(outcome.spec)
+            make = _maker(creation, outcome.spec)
             with services.store.write() as conn:
-                made = _known(conn, creation, fingerprint, request) or _create(
+                made = _known(conn, creation, fingerprint, request) or make(
                     conn, services.clock(), creation, outcome, fingerprint, request
                 )
     except KeyTakenError:
@@ -147,10 +154,23 @@ def make_job(services: Services, creation: Creation) -> Made:
     return made
 
 
-def _refuse_schedule(spec: JobSpec) -> None:
-    if spec.schedule is not None:
-        message = "this version of the service has no schedules: it starts a job once, as soon as there is room"
-        raise SpecError([Problem("/schedule", message, "leave it out, and submit when it is time")])
+def _maker(creation: Creation, spec: JobSpec) -> Callable[..., Made]:
+    """What makes what is asked for.
+
+    Raises:
+        SpecError: It should have a schedule and has none, or the other way round.
+        PermissionDeniedError: The caller may make a job, but no schedule; or the other way round.
+    """
+    if spec.schedule is None:
+        if creation.scheduled:
+            raise SpecError([Problem("/schedule", "is required", 'such as {"cron": "0 2 * * *"}')])
+        return _create
+    if creation.parent_id is not None:
+        message = "a job that is resumed or cloned runs once"
+        raise SpecError([Problem("/schedule", message, "leave it out; POST /v2.1/schedules makes a schedule")])
+    for permission in (Permission.SCHEDULE_MANAGE, Permission.JOB_SUBMIT):
+        creation.principal.require(permission, spec.project_id)
+    return _create_schedule
 
 
 def nudge(services: Services) -> None:
@@ -183,57 +203,50 @@ def _replayed(services: Services, creation: Creation, fingerprint: str, request:
 def _known(conn: Connection, creation: Creation, fingerprint: str, request: dict[str, Any]) -> Made | None:
     if creation.key is None:
         return None
-    known = find_key(conn, creation.project_id, creation.route, creation.key)
+    scope = (creation.project_id, creation.route, creation.key)
+    known = find_key(conn, *scope) or find_schedule_key(conn, *scope)
     if known is None:
         return None
+    made_id, place = (
+        (known.job_id, job_path(known.job_id))
+        if isinstance(known, KeyRecord)
+        else (known.schedule_id, schedule_path(known.schedule_id))
+    )
     if known.fingerprint != fingerprint:
         found = differences(known.request, request)
         raise KeyReusedError(
-            f"the idempotency key has made {known.job_id} of another request",
+            f"the idempotency key has made {made_id} of another request",
             param=found[0]["param"] if found else None,
             members={"differs": found[:_MAX_DIFFERENCES]},
         )
-    return Made(known.status_code, known.body, known.job_id, replayed=True)
+    return Made(known.status_code, known.body, place, replayed=True)
 
 
 def _create(
     conn: Connection, now: float, creation: Creation, outcome: Outcome, fingerprint: str, request: dict[str, Any]
 ) -> Made:
-    check_in_transaction(conn, creation.principal, outcome, now=now)
-    spec = outcome.spec
-    job = create_job(
-        conn,
-        NewJob(
-            id=new_job_id(now),
-            spec=outcome.document,
-            spec_digest=spec.digest(),
-            api_version=spec.api_version,
-            project_id=spec.project_id,
-            name=spec.name,
-            priority=spec.priority,
-            labels=spec.labels,
-            parent_id=creation.parent_id,
-            relation=creation.relation,
-        ),
-        now=now,
-    )
-    record_origin(conn, _origin_of(creation, outcome, job))
-    made = Made(201, job_view(job, submitted_by=creation.principal.subject), job.id, replayed=False)
+    job = insert_job(conn, _asked(creation), outcome, now=now)
+    made = Made(201, job_view(job, submitted_by=creation.principal.subject), job_path(job.id), replayed=False)
     if creation.key is not None:
         store_key(conn, _key_record(creation, creation.key, fingerprint, request, made, job))
     return made
 
 
-def _origin_of(creation: Creation, outcome: Outcome, job: JobRecord) -> OriginRecord:
-    return OriginRecord(
-        job_id=job.id,
-        subject=creation.principal.subject,
-        token_id=creation.principal.token_id,
-        api_version=creation.api_version,
-        request=creation.document if creation.sent is None else creation.sent,
-        migration=creation.migration,
-        provenance=outcome.provenance,
-        created_at=job.created_at,
+def _create_schedule(
+    conn: Connection, now: float, creation: Creation, outcome: Outcome, fingerprint: str, request: dict[str, Any]
+) -> Made:
+    schedule = insert_schedule(conn, _asked(creation), creation.document, outcome, now=now)
+    made = Made(201, schedule_view(schedule, now=now), schedule_path(schedule.id), replayed=False)
+    if creation.key is not None:
+        scope = (schedule.project_id, creation.route, creation.key)
+        store_schedule_key(conn, ScheduleKey(*scope, fingerprint, request, made.status, made.body, schedule.id, now))
+    return made
+
+
+def _asked(creation: Creation) -> Request:
+    sent = creation.document if creation.sent is None else creation.sent
+    return Request(
+        creation.principal, sent, creation.api_version, creation.migration, creation.parent_id, creation.relation
     )
 
 

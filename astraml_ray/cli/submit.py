@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import click
 
 from astraml_ray.cli.flags import collect_flags, spec_options
 from astraml_ray.cli.following import conclude_job, new_key, outcome_options
+from astraml_ray.cli.schedule import conclude_schedule
 from astraml_ray.cli.service import Service, service_verb
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ def submit(
     astraml submit --project p-demo --model bert-base --gpus 1 --dataset s3://bucket/dataset --lr 3e-5
     astraml submit -f spec.yaml --set hyperparams.lr=1e-4 --follow
 
+    A spec with a `schedule` makes a schedule, and shows its next times (`astraml schedule`).
+
     With --output json the job is printed as one object; with --wait or --follow, once more at its end.
     """
     spec = read_spec(file, settings, flags, service)
@@ -46,7 +50,10 @@ def submit(
         return 0
     key = new_key(service, idempotency_key)
     service.on_interrupt = f"it may have been submitted; repeat with --idempotency-key {key}"
-    return conclude_job(service.client.submit(spec, idempotency_key=key), service, waits=waits, follow=follow)
+    made = service.client.submit(spec, idempotency_key=key)
+    if "schedule" in made:
+        return conclude_schedule(made, service, stays=waits or follow)
+    return conclude_job(made, service, waits=waits, follow=follow)
 
 
 @click.command()
@@ -62,12 +69,17 @@ def validate(file: str | None, settings: tuple[str, ...], service: Service, **fl
 
 def read_spec(file: str | None, settings: tuple[str, ...], flags: dict[str, Any], service: Service) -> dict[str, Any]:
     """What was given, checked here, with paths of this machine made absolute."""
-    from astraml_ray.spec.loading import build_spec, read_document
+    from astraml_ray.spec.loading import merge_document, parse_spec, read_document
+    from astraml_ray.spec.templates import fill_templates, with_templates
 
-    document = read_document(Path(file)) if file else {}
-    spec = build_spec(document, settings=settings, flags=collect_flags(flags), source=file or "flags")
+    document = merge_document(read_document(Path(file)) if file else {}, settings=settings, flags=collect_flags(flags))
+    # Of a schedule, what its job would be if it were made now is checked.
+    filled = fill_templates(document, time.time()) if document.get("schedule") else document
+    spec = parse_spec(filled, source=file or "flags")
     # Defaults are the service's to fill in.
     given = spec.model_dump(mode="json", exclude_unset=True)
+    if spec.schedule is not None:
+        given = with_templates(given, document)
     places = _absolute(given["dataset"], ("path", "train", "validation", "test"))
     if given["model"]["name"].startswith((".", "/", "~")) or Path(given["model"]["name"]).is_dir():
         places |= _absolute(given["model"], ("name",))

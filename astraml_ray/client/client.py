@@ -15,6 +15,7 @@ from astraml_ray.client.failures import ApiError
 from astraml_ray.client.following import follow_stream, read_pages, turn_pages
 from astraml_ray.client.policies import Policies
 from astraml_ray.client.projects import Projects
+from astraml_ray.client.schedules import Schedules
 from astraml_ray.client.secrets import Secrets
 from astraml_ray.client.tokens import Tokens
 from astraml_ray.client.transport import Transport
@@ -85,7 +86,10 @@ class Client:
     # -- making jobs
 
     def submit(self, spec: Mapping[str, Any], *, idempotency_key: str | None = None) -> Json:
-        """Makes a job of a spec: one job, however often it is sent with one key. A key is made if none is given."""
+        """Makes a job of a spec: one job, however often it is sent with one key. A key is made if none is given.
+
+        Of a spec with a `schedule` it makes that, and returns it.
+        """
         return self._transport.request("POST", _JOBS, body=dict(spec), key=idempotency_key or self.new_key())
 
     def validate(self, spec: Mapping[str, Any]) -> Json:
@@ -308,6 +312,11 @@ class Client:
     def tokens(self) -> Tokens:
         """Tokens, and what this client's may do."""
         return Tokens(self._transport)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Jobs that are made again and again."""
+        return Schedules(self._transport)
 
     @property
     def secrets(self) -> Secrets:

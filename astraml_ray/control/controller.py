@@ -14,7 +14,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from astraml_ray.access.quotas import WEEK_S, Quota
+from astraml_ray.access.targets import AllowedTargets
 from astraml_ray.control.admission import demand_of
+from astraml_ray.control.firing import Firing
 from astraml_ray.control.launcher import Launcher
 from astraml_ray.control.reconciliation import Action, Admit, End, Explain, Kill, Launch, decide, held_by_nobody
 from astraml_ray.control.reports import begin_run, store_report
@@ -29,6 +31,7 @@ from astraml_ray.store.jobs import JobRecord, change_status, find_job, list_live
 from astraml_ray.store.leases import Lease, acquire_lease, release_lease, renew_lease
 from astraml_ray.store.metrics import expire_windows
 from astraml_ray.store.projects import find_quota
+from astraml_ray.store.schedules import prune_schedule_keys
 
 __all__ = ["LEASE", "Reconciler"]
 
@@ -50,16 +53,25 @@ class Reconciler:
         launcher: The cluster.
         holder: Who asks for the lease; the same holder takes it over from itself at once.
         storage: Where the runs' folders go.
+        targets: Addresses that the jobs of schedules may name, besides public ones.
         clock: Seconds since the epoch.
     """
 
     def __init__(
-        self, store: Store, launcher: Launcher, *, holder: str, storage: str, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        launcher: Launcher,
+        *,
+        holder: str,
+        storage: str,
+        targets: AllowedTargets | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._launcher = launcher
         self._holder = holder
         self._storage = storage
+        self._firing = Firing(store, targets or AllowedTargets(), lambda: self.lease)
         self._clock = clock
         self._lease: Lease | None = None
         self._renewed = self._swept = self._kept = 0.0
@@ -112,10 +124,11 @@ class Reconciler:
                 time.sleep(1.0)
 
     def tick(self) -> None:
-        """One pass: renew the lease, load, decide, act."""
+        """One pass: renew the lease, make what schedules ask for, load, decide, act."""
         now = self._clock()
         if not self._holds_lease(now):
             return
+        self._firing.look(now)
         with self._store.read() as conn:
             jobs = list_live(conn)
             quotas, times = _quotas_of(conn, jobs, now)
@@ -188,7 +201,7 @@ class Reconciler:
     def _upkeep(self, now: float) -> None:
         """Ends what nobody holds, and deletes what is past its time: a bounded batch in each transaction."""
         self._release(now)
-        for delete in (prune_keys, expire_windows):
+        for delete in (prune_keys, prune_schedule_keys, expire_windows):
             deleted = 1
             while deleted:
                 with self._store.write(self.lease) as conn:

@@ -13,12 +13,14 @@ from typing import Any
 import ray
 
 from astraml_ray.access.secrets import MASTER_KEY_FILE
+from astraml_ray.access.targets import AllowedTargets
 from astraml_ray.control.controller import Reconciler
 from astraml_ray.control.launcher import RayLauncher, on_this_node
 from astraml_ray.control.runner import CONTROLLER, controller_handle
 from astraml_ray.control.secrets import grant_to_runner, release_to_run
 from astraml_ray.errors import AstraError, InfrastructureError, ResourcesError, StoreError
 from astraml_ray.installation import Installation, load_installation
+from astraml_ray.settings import load_settings
 from astraml_ray.spec.placement import place
 from astraml_ray.store.engine import open_store
 
@@ -43,6 +45,7 @@ class Controller:
             RayLauncher(installation.namespace, local_cores=installation.local_cores),
             holder=str(installation.home),
             storage=installation.storage,
+            targets=AllowedTargets.parse(load_settings().allowed_targets),
         )
         threading.Thread(target=self._reconciler.run_forever, daemon=True, name="reconcile").start()
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo
 
-from cronsim import CronSim, CronSimError
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
 from astraml_ray.spec.augmentation import Augmentation
@@ -14,6 +11,7 @@ from astraml_ray.spec.base import Duration, SpecModel
 from astraml_ray.spec.dataset import DatasetSpec, dataset_from_input
 from astraml_ray.spec.hyperparams import Hyperparams, IntervalText
 from astraml_ray.spec.model import ModelSpec, model_from_input
+from astraml_ray.spec.schedule import Schedule
 from astraml_ray.spec.secrets import Environment
 
 __all__ = ["CheckpointPolicy", "JobSpec", "Limits", "Resources", "Schedule", "Task"]
@@ -68,34 +66,6 @@ class Limits(SpecModel):
     """Longest time from the first start to the end; then the run is saved, and fails with `deadline_exceeded`."""
     queue_timeout: Duration | None = None
     """Longest time in the queue before the first start; then the job fails with `queue_timeout`."""
-
-
-class Schedule(SpecModel):
-    """When the service starts the job; `astraml run` runs it once, now, and says so."""
-
-    cron: str
-    """Five fields: minute, hour, day of month, month, day of week."""
-    timezone: str = "UTC"
-
-    @field_validator("cron")
-    @classmethod
-    def _is_cron(cls, cron: str) -> str:
-        if len(cron.split()) != 5:
-            raise ValueError("a cron expression has five fields: minute hour day month weekday")
-        try:
-            CronSim(cron, datetime(2026, 1, 1, tzinfo=timezone.utc))
-        except CronSimError as error:
-            raise ValueError(f"not a cron expression: {error}") from error
-        return cron
-
-    @field_validator("timezone")
-    @classmethod
-    def _is_zone(cls, name: str) -> str:
-        try:
-            ZoneInfo(name)
-        except (KeyError, ValueError, OSError) as error:
-            raise ValueError(f"{name!r} is no IANA time zone, such as Europe/Paris") from error
-        return name
 
 
 class JobSpec(SpecModel):

@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec.job import JobSpec
 
-__all__ = ["build_spec", "changed", "dump_spec", "parse_document", "parse_spec", "read_document"]
+__all__ = ["build_spec", "changed", "dump_spec", "merge_document", "parse_document", "parse_spec", "read_document"]
 
 MAX_SPEC_BYTES = 1_000_000
 _MAX_PROBLEMS = 100
@@ -118,6 +118,18 @@ def build_spec(
         document: The file's fields.
         settings: `hyperparams.lr=1e-4` and the like; values are YAML.
         flags: Dotted path -> value.
+        source: For errors.
+    """
+    return parse_spec(merge_document(document, settings=settings, flags=flags), source=source)
+
+
+def merge_document(
+    document: Mapping[str, Any], *, settings: Iterable[str] = (), flags: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """As `build_spec`, not validated.
+
+    Raises:
+        SpecError: A setting is malformed.
     """
     merged: dict[str, Any] = json.loads(json.dumps(document, default=str))
     for setting in settings:
@@ -129,7 +141,7 @@ def build_spec(
         except yaml.YAMLError as error:
             raise SpecError([Problem(_pointer(path.split(".")), f"{text!r} does not parse")], source="--set") from error
         _assign(merged, path, value)
-    return parse_spec(changed(merged, flags=flags or {}), source=source)
+    return changed(merged, flags=flags or {})
 
 
 def changed(document: Mapping[str, Any], *, flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from astraml_ray.store.audit import Actor
 from astraml_ray.store.engine import Store, migrate, open_store
 from astraml_ray.store.jobs import NewJob, change_status, create_job, new_job_id, update_job
 from astraml_ray.store.projects import create_project
+from astraml_ray.store.schedules import ScheduleRecord, create_schedule
 from tests.store.databases import Postgres, serve_postgres
 
 REFERENCE: dict[str, Any] = {
@@ -107,6 +108,19 @@ class Api:
                 new_job_id(now), spec.canonical(), spec.digest(), "v2.1", spec.project_id, spec.name, spec.priority
             )
             return create_job(conn, new, now=now).id
+
+    def new_schedule(self, schedule_id: str, **changes: Any) -> str:
+        """A schedule of root's, made below the API."""
+        document = {**REFERENCE, "schedule": {"cron": "0 2 * * *"}, **changes}
+        spec, now = parse_spec(document), time.time()
+        timing = spec.canonical()["schedule"]
+        record = ScheduleRecord(
+            schedule_id, spec.project_id, None, document, None, "v2.1", None, timing, "root", None, now, now, now + 60
+        )
+        with self.store.write() as conn:
+            create_project(conn, spec.project_id, actor=Actor("test"), now=now)
+            create_schedule(conn, record)
+        return schedule_id
 
     def move(self, job_id: str, *statuses: JobStatus, **fields: Any) -> None:
         """Takes a job through states."""

@@ -210,7 +210,7 @@ def _plant(rng: random.Random, document: dict[str, Any]) -> None:
     name = rng.choice(
         [*place, "set", "mode", "value", "role", "document", "permissions", "x" * 500, "", "a.b", "__class__"]
     )
-    place[name] = copy.deepcopy(rng.choice(_NASTY))
+    place[name] = copy.deepcopy(rng.choice(_NASTY))  # what is planted may be planted into
 
 
 def _headers(*more: tuple[str, str]) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from tests.api.conftest import REFERENCE
 
 Route = tuple[str, str]
 
+SCHEDULE_ID = "sch-00000000000000000000"
+
 EXPECTED: dict[Route, Permission | None] = {
     ("GET", "/metrics"): Permission.CLUSTER_READ,
     ("GET", "/v2.1/cluster"): Permission.CLUSTER_READ,
@@ -68,6 +70,16 @@ EXPECTED: dict[Route, Permission | None] = {
     ("PUT", "/v2.1/projects/{project_id}/secrets/{name}"): Permission.SECRET_MANAGE,
     ("DELETE", "/v2.1/projects/{project_id}/secrets/{name}"): Permission.SECRET_MANAGE,
     ("GET", "/v2.1/projects/{project_id}/secrets/{name}/uses"): Permission.SECRET_LIST,
+    ("POST", "/v2.1/schedules"): Permission.SCHEDULE_MANAGE,
+    ("GET", "/v2.1/schedules"): Permission.JOB_READ,
+    ("GET", "/v2.1/schedules/{schedule_id}"): Permission.JOB_READ,
+    ("GET", "/v2.1/schedules/{schedule_id}/next"): Permission.JOB_READ,
+    ("GET", "/v2.1/schedules/{schedule_id}/occurrences"): Permission.JOB_READ,
+    ("POST", "/v2.1/schedules/{schedule_id}/pause"): Permission.SCHEDULE_MANAGE,
+    ("POST", "/v2.1/schedules/{schedule_id}/resume"): Permission.SCHEDULE_MANAGE,
+    ("POST", "/v2.1/schedules/{schedule_id}/run-now"): Permission.SCHEDULE_MANAGE,
+    ("POST", "/v2.1/schedules/{schedule_id}/backfill"): Permission.SCHEDULE_MANAGE,
+    ("DELETE", "/v2.1/schedules/{schedule_id}"): Permission.SCHEDULE_MANAGE,
     ("POST", "/v1/jobs"): Permission.JOB_SUBMIT,
     ("GET", "/v2.1/audit"): Permission.AUDIT_READ,  # of the whole installation
     ("GET", "/v2.1/audit/verify"): Permission.AUDIT_READ,
@@ -77,6 +89,7 @@ EXPECTED: dict[Route, Permission | None] = {
 OWN_LISTS: set[Route] = {
     ("GET", "/v2.1/jobs"),
     ("GET", "/v2.1/projects"),
+    ("GET", "/v2.1/schedules"),
     *(route for route in EXPECTED if route[0] == "GET" and "/organisation/policy" in route[1]),
 }
 """What they show is the caller's to see, from whichever project, and so nobody is refused."""
@@ -114,6 +127,8 @@ BODIES: dict[Route, Any] = {
             ("POST", "/replay", {"document": {"rules": {}}}),
         )
     },
+    ("POST", "/v2.1/schedules"): {**REFERENCE, "schedule": {"cron": "0 2 * * *"}},
+    ("POST", "/v2.1/schedules/{schedule_id}/backfill"): {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},
     ("POST", "/v1/jobs"): {"project": "p-demo", "dataset": "s3://bucket/dataset", "model": "bert-base"},
 }
 
@@ -125,6 +140,7 @@ _VALUES = {
     "{code}": "internal",
     "{name}": "s3-prod",
     "{path}": "metrics.jsonl",
+    "{schedule_id}": SCHEDULE_ID,
     "{project_id}": "p-demo",
     "{subject}": "someone",
     "{token_id}": "000000000000",

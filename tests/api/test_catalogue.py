@@ -19,9 +19,9 @@ invalid_json invalid_parameter invalid_request invalid_spec invalid_transition j
 job_terminal last_admin method_not_allowed model not_found not_ready numeric out_of_memory overloaded
 permission_denied policy_changed policy_invalid policy_unreadable policy_violation project_archived
 project_not_found queue_timeout quota_exceeded quota_exhausted range_not_satisfiable repeated_failure
-request_timeout resources route_not_found secret_grant secret_invalid secret_key secret_not_found stale_lease
-stopped storage store store_busy store_unavailable target_not_allowed too_many_failures unauthenticated
-unsupported_media_type validation_timeout wait_timeout
+request_timeout resources route_not_found schedule_not_found secret_grant secret_invalid secret_key
+secret_not_found stale_lease stopped storage store store_busy store_unavailable target_not_allowed
+too_many_failures unauthenticated unsupported_media_type validation_timeout wait_timeout
 """
 """Programs and pages point to these: they stay."""
 

@@ -58,13 +58,6 @@ def test_an_invalid_spec_says_everything_that_is_wrong(api: Api) -> None:
         assert sum(count_by_status(conn).values()) == 0
 
 
-def test_a_schedule_is_refused_and_not_forgotten(api: Api) -> None:
-    answer = api.client.post("/v2.1/jobs", json={**REFERENCE, "schedule": {"cron": "0 * * * *"}})
-    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_spec")
-    assert answer.json()["problems"][0]["param"] == "/schedule"
-    assert api.client.get("/v2.1/jobs").json()["data"] == []
-
-
 def test_a_failing_nudge_does_not_fail_a_submission(api: Api) -> None:
     def fail() -> None:
         raise RuntimeError("no controller")

@@ -19,7 +19,7 @@ from astraml_ray.store.access_tables import ORGANISATION
 from astraml_ray.store.audit import Actor
 from astraml_ray.store.projects import create_project, set_member
 from tests.api.conftest import REFERENCE, Api
-from tests.api.routes import BODIES, EXPECTED, ORGANISATION_ROUTES, OWN_LISTS, QUERIES, path_of
+from tests.api.routes import BODIES, EXPECTED, ORGANISATION_ROUTES, OWN_LISTS, QUERIES, SCHEDULE_ID, path_of
 
 Token = Callable[..., dict[str, str]]
 
@@ -63,6 +63,7 @@ def test_the_table_here_has_every_route(api: Api) -> None:
 def test_every_route_for_every_role(api: Api, token: Token, role: Role | None) -> None:
     member = token(role) if role else token(Role.PROJECT_ADMIN, project="elsewhere")
     job_id = api.ended_job(run_path="/nowhere")
+    api.new_schedule(SCHEDULE_ID)
     for (method, path), permission in EXPECTED.items():
         answer = ask(api, method, path, member, job_id)
         where = f"{role} {method} {path}: {answer.status_code} {answer.text[:300]}"

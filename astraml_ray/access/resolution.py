@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 from astraml_ray.access.administration import create_project, require_open
 from astraml_ray.access.denials import AlreadyThereError, TargetNotAllowedError
 from astraml_ray.access.effective import InForce, Outcome, apply_policies
+from astraml_ray.access.machine_files import guard_files
 from astraml_ray.access.measures import gpus_of
 from astraml_ray.access.permissions import Permission
 from astraml_ray.access.quotas import Quota, Usage, decide_all, require_submit
@@ -29,13 +30,19 @@ Policies = tuple[PolicyRecord | None, PolicyRecord | None]
 
 
 def resolve_document(
-    document: Mapping[str, Any], policies: Policies, *, targets: AllowedTargets, within: str = ""
+    document: Mapping[str, Any],
+    policies: Policies,
+    *,
+    principal: Principal,
+    targets: AllowedTargets,
+    within: str = "",
 ) -> Outcome:
     """The job that a request stands for under policies, if it may be made. Looks up names of hosts.
 
     Args:
         document: The request.
         policies: Those in force.
+        principal: Whose job it is; an org_admin's may read this machine's files.
         targets: Addresses that it may name besides public ones.
         within: Of the limits, only those of fields below it are kept: a JSON pointer; "" is all of them.
 
@@ -43,12 +50,14 @@ def resolve_document(
         SpecError: What comes out is no valid job.
         PolicyViolationError: It breaks a limit.
         PolicyUnreadableError: A newer release wrote a policy.
-        TargetNotAllowedError: It leads to an address that must not be called.
+        TargetNotAllowedError: It leads to an address or a file that is not for it.
     """
     organisation, project = policies
     outcome = apply_policies(document, organisation=InForce.of(organisation), project=InForce.of(project))
     outcome.raise_for_violations(within)
     problems = guard_document(outcome.document, allowed=targets)
+    if not principal.may(Permission.PROJECT_CREATE, None):
+        problems += guard_files(outcome.document, allowed=targets)
     if problems:
         raise TargetNotAllowedError(problems)
     return outcome

@@ -46,21 +46,25 @@ class AllowedTargets:
     Attributes:
         hosts: Names and addresses, with a port or without, `*.` for everything below; they are not resolved.
         networks: Such as 10.0.0.0/8. A cloud's metadata address is allowed only by itself, as a host.
+        folders: Of this machine, for whoever may submit.
     """
 
     hosts: frozenset[str] = frozenset()
     networks: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = ()
+    folders: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str) -> AllowedTargets:
-        """Reads "minio.corp:9000, *.storage.corp, 10.0.0.0/8".
+        """Reads "minio.corp:9000, *.storage.corp, 10.0.0.0/8, /mnt/datasets".
 
         Raises:
             ValueError: A network is malformed.
         """
-        entries = [entry.strip().lower() for entry in text.split(",") if entry.strip()]
+        given = [entry.strip() for entry in text.split(",") if entry.strip()]
+        entries = [entry.lower() for entry in given if not entry.startswith("/")]
         networks = tuple(ipaddress.ip_network(entry, strict=False) for entry in entries if "/" in entry)
-        return cls(frozenset(entry for entry in entries if "/" not in entry), networks)
+        hosts = frozenset(entry for entry in entries if "/" not in entry)
+        return cls(hosts, networks, tuple(entry for entry in given if entry.startswith("/")))
 
     def has_host(self, host: str, port: int) -> bool:
         """Whether a name or address is allowed by itself."""

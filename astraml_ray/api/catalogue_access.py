@@ -140,8 +140,8 @@ ACCESS_ERRORS = (
         "target_not_allowed",
         422,
         "The address must not be called",
-        "A field leads to this machine, a private network or a cloud's metadata service.",
-        "Use a public address, or ask the operator to allow it: ASTRAML_ALLOWED_TARGETS.",
+        "A field leads to this machine or its files, a private network or a cloud's metadata service.",
+        "Use a public address or a bucket, or ask the operator to allow it: ASTRAML_ALLOWED_TARGETS.",
     ),
     service_error(
         "policy_unreadable",

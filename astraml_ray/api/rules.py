@@ -76,7 +76,7 @@ def resolve(
     with services.store.read() as conn:
         policies = policies_in_force(conn, project_id)
     asked = _with_time(document, services.clock())
-    outcome = resolve_document(asked, policies, targets=services.targets, within=within)
+    outcome = resolve_document(asked, policies, principal=principal, targets=services.targets, within=within)
     if needs_secret_use(outcome.provenance):
         services.gate.require(principal, Permission.SECRET_USE, project_id)
     return outcome

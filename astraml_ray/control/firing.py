@@ -185,7 +185,7 @@ class Firing:
             raise _OwnerLostError(f"{schedule.subject} may not submit jobs into {schedule.project_id} any more")
         whose.require(Permission.JOB_SUBMIT, schedule.project_id)
         document = fill_templates(schedule.document, turn.instant)
-        outcome = resolve_document(document, policies, targets=self._targets)
+        outcome = resolve_document(document, policies, principal=whose, targets=self._targets)
         if needs_secret_use(outcome.provenance):
             whose.require(Permission.SECRET_USE, schedule.project_id)
         return _Draft(whose, without_schedule(outcome))

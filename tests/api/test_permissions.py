@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from fastapi import APIRouter, Depends
 
 from astraml_ray.access.issuing import issue_personal_token, revoke_token
 from astraml_ray.access.permissions import ANYWHERE, TABLE, Permission, Role, allows, roles_with
+from astraml_ray.access.targets import AllowedTargets
 from astraml_ray.access.tokens import Principal
 from astraml_ray.api.app import build_app
 from astraml_ray.api.services import Requires
@@ -164,6 +166,40 @@ def test_another_project_s_jobs_are_not_there(api: Api, token: Token) -> None:
     assert api.client.post(f"/v2.1/jobs/{mine}/clone", json=moved, headers=sent).status_code == 404
     with api.store.read() as conn:
         assert conn.exec_driver_sql("SELECT count(*) FROM jobs").scalar() == 2
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/etc", "file:///etc/passwd", "~/.astraml/token", "relative/x", "local:///etc", "zip::/etc/x", "s3://b/x::/etc"],
+)
+def test_a_member_s_job_does_not_read_the_service_s_machine(api: Api, token: Token, path: str) -> None:
+    member = _only(token(Role.PROJECT_ADMIN))
+    specs = {"/dataset/path": {**REFERENCE, "dataset": path}, "/model/name": {**REFERENCE, "model": f"{path}/y/z"}}
+    for param, spec in specs.items():
+        for route in ("/v2.1/jobs", "/v2.1/jobs:validate"):
+            problem = api.client.post(route, json=spec, headers=member).json()
+            assert (problem["code"], problem["param"]) == ("target_not_allowed", param)
+    looked = api.client.get("/v2.1/datasets:inspect", params={"path": path, "project_id": "p-demo"}, headers=member)
+    assert looked.json()["code"] == "target_not_allowed"
+    assert api.validator.seen == []
+
+
+def test_the_operator_can_allow_a_folder(make_api: Callable[..., Api], tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "way-out").symlink_to("/etc")
+    api = make_api(targets=AllowedTargets.parse(f"10.0.0.0/8, {tmp_path}/open"))
+    with api.store.write() as conn:
+        create_project(conn, "p-demo", actor=Actor("test"), now=time.time())
+        set_member(conn, "p-demo", "ana", "submitter", actor=Actor("test"), now=time.time())
+        text, _ = issue_personal_token(conn, Principal("t" * 12, "root", Role.ORG_ADMIN), "ana", now=time.time())
+
+    def status(path: str) -> int:
+        headers = {"Authorization": f"Bearer {text}"}
+        return api.client.post("/v2.1/jobs", json={**REFERENCE, "dataset": path}, headers=headers).status_code
+
+    assert status(f"{tmp_path}/open/data") == status(f"file://{tmp_path}/open/data") == 201
+    for path in ("open/../shut", "open/way-out", "opened"):
+        assert status(f"{tmp_path}/{path}") == 422
 
 
 def test_one_cancels_one_s_own_jobs(api: Api, token: Token) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = ["AllowedTargets", "Target", "address_of", "check_url", "guard_documen
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str], list[str]]
 
+_LOOKUP_S = 3.0
 _PORTS = {"http": 80, "https": 443}
 # Of these the rest is no host: a path, or a bucket at the endpoint that is checked by itself.
 _LOCAL = re.compile(r"\s*(?:file|s3)://", re.IGNORECASE)
@@ -159,7 +161,15 @@ def address_of(host: str) -> IpAddress | None:
 
 
 def resolve_name(host: str) -> list[str]:
-    """The addresses of a name, by the system; none if it has none."""
+    """The addresses of a name, by the system; none if it has none, or if that takes long: others wait meanwhile."""
+    found: list[str] = []
+    lookup = threading.Thread(target=lambda: found.extend(_look_up(host)), daemon=True)
+    lookup.start()
+    lookup.join(_LOOKUP_S)
+    return list(found)
+
+
+def _look_up(host: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -80,9 +81,18 @@ class Firing:
         store: The truth.
         targets: Addresses that jobs may name.
         lease: Gives the lease that every write is under; the API's writes need none.
+        pass_s: Seconds after which a pass leaves the rest to the next one: jobs that run are not to wait for it.
     """
 
-    def __init__(self, store: Store, targets: AllowedTargets, lease: Callable[[], Lease] | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        targets: AllowedTargets,
+        lease: Callable[[], Lease] | None = None,
+        *,
+        pass_s: float = 3.0,
+    ) -> None:
+        self._pass_s = pass_s
         self._store = store
         self._targets = targets
         self._lease = lease
@@ -92,21 +102,26 @@ class Firing:
         with self._store.read() as conn:
             ended = ended_occurrences(conn, limit=_ENDED)
             due = due_schedules(conn, now, limit=_SCHEDULES)
+        until = time.monotonic() + self._pass_s
         for one in ended:
             with self._write() as conn:
                 _settle(conn, one, now)
         for schedule in due:
             try:
-                self._fire_due(schedule, now)
+                self._fire_due(schedule, now, until)
             except StoreError:
                 raise
             except Exception:
                 # Such as a row of a newer release: the others go on.
                 _LOG.exception("schedule %s", schedule.id)
+            if time.monotonic() >= until:
+                return
         with self._store.read() as conn:
             turns = [turn for one in schedules_waiting(conn, limit=_SCHEDULES) for turn in _turns(conn, one)]
         for turn in turns:
             self._decide(turn, now)
+            if time.monotonic() >= until:
+                return
 
     def run_now(self, schedule: ScheduleRecord, principal: Principal, *, now: float) -> OccurrenceRecord:
         """Makes a job at once, whatever runs or is paused, for whoever asks for it.
@@ -130,15 +145,18 @@ class Firing:
     def _write(self) -> AbstractContextManager[Connection]:
         return self._store.write(self._lease() if self._lease else None)
 
-    def _fire_due(self, schedule: ScheduleRecord, now: float) -> None:
+    def _fire_due(self, schedule: ScheduleRecord, now: float, until: float) -> None:
         timing = timing_of(schedule)
         if schedule.handled_at > now:
             # The clock was ahead. What was decided about has its row, and is left alone when its time comes again.
             handled = now
         else:
             due = due_instants(schedule.id, timing, handled=schedule.handled_at, now=now)
-            for instant in due.fire:
+            for done, instant in enumerate(due.fire, 1):
                 self._decide(_Turn(schedule, instant), now)
+                if time.monotonic() >= until:
+                    due = replace(due, fire=due.fire[:done], handled=float(instant))
+                    break
             if due.missed:
                 self._note_missed(schedule, due.missed, timing, now)
             # Where there was none, all that has passed lies before the window.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from astraml_ray.access import targets
 from astraml_ray.access.denials import TargetNotAllowedError
 from astraml_ray.access.targets import AllowedTargets, address_of, check_url, guard_document, resolve_name
 
@@ -250,3 +252,15 @@ def test_the_systems_resolver() -> None:
     assert set(resolve_name("localhost")) <= {"127.0.0.1", "::1"}
     assert resolve_name("no-such-host.invalid") == []
     assert resolve_name("x" * 300) == []
+
+
+def test_a_resolver_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(targets.socket, "getaddrinfo", lambda *_, **__: answer.wait(60) and [])
+    monkeypatch.setattr(targets, "_LOOKUP_S", 0.05)
+    try:
+        with pytest.raises(TargetNotAllowedError, match="not known to the resolver"):
+            check_url("http://slow.example", allowed=AllowedTargets())
+        assert not answer.is_set()
+    finally:
+        answer.set()

@@ -15,10 +15,12 @@ from astraml_ray.access.effective import apply_policies
 from astraml_ray.access.issuing import issue_personal_token
 from astraml_ray.access.permissions import Role
 from astraml_ray.access.policy_versions import write_policy
+from astraml_ray.access.targets import AllowedTargets
 from astraml_ray.access.tokens import Principal
 from astraml_ray.api.scheduling import insert_schedule, pause, plan_backfill, resume
 from astraml_ray.control.admission import Capacity
 from astraml_ray.control.controller import Reconciler
+from astraml_ray.control.firing import Firing
 from astraml_ray.control.launcher import FakeLauncher
 from astraml_ray.control.making import Request
 from astraml_ray.errors import StaleLeaseError
@@ -235,6 +237,18 @@ def test_over_a_hundred_missed_ones_stop_nothing(site: Site) -> None:
     latest = site.schedule(cron="* * * * *")
     site.tick(60 * 500)
     assert site.outcomes(latest) == ["missed"] * 100 + ["started"]
+
+
+def test_a_pass_that_takes_long_leaves_the_rest_to_the_next_and_nothing_is_lost(site: Site) -> None:
+    made = [site.schedule(catchup="all", overlap="allow") for _ in range(2)]
+    firing = Firing(site.store, AllowedTargets(), pass_s=0.0)
+    later = site.now + 3 * 3600 + 1
+    for number in range(1, 7):
+        firing.look(later)
+        assert len(site.jobs()) == number, "one at a time, and never the same one again"
+    firing.look(later)
+    assert len(site.jobs()) == 6
+    assert [len(site.occurrences(one)) for one in made] == [3, 3]
 
 
 def test_overlap(site: Site) -> None:

@@ -28,8 +28,6 @@ from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.migration import CURRENT_VERSION
 from astraml_ray.store.idempotency import KeyRecord, KeyTakenError, find_key, store_key
-from astraml_ray.store.jobs import JobRecord
-from astraml_ray.store.schedules import ScheduleKey, find_schedule_key, store_schedule_key
 
 __all__ = ["Creation", "Made", "check_key", "differences", "make_job", "nudge"]
 
@@ -93,14 +91,16 @@ class Made:
 
     status: int
     body: dict[str, Any]
-    place: str
-    replayed: bool
+    job_id: str | None
+    schedule_id: str | None = None
+    replayed: bool = False
 
     @property
     def headers(self) -> dict[str, str]:
         """Where the job or schedule is, and whether the answer is a repetition."""
         replayed = {"Idempotency-Replayed": "true"} if self.replayed else {}
-        return {"Location": self.place, **replayed}
+        place = schedule_path(self.schedule_id) if self.schedule_id else job_path(str(self.job_id))
+        return {"Location": place, **replayed}
 
 
 def check_key(values: list[str]) -> str | None:
@@ -137,9 +137,11 @@ def make_job(services: Services, creation: Creation) -> Made:
             outcome = resolve(services, creation.principal, creation.project_id, creation.document)
             make = _maker(creation, outcome.spec)
             with services.store.write() as conn:
-                made = _known(conn, creation, fingerprint, request) or make(
-                    conn, services.clock(), creation, outcome, fingerprint, request
-                )
+                made = _known(conn, creation, fingerprint, request)
+                if made is None:
+                    now = services.clock()
+                    made = make(conn, now, creation, outcome)
+                    _remember(conn, now, creation, fingerprint, request, made)
     except KeyTakenError:
         # Its transaction has ended by now, or this one would still wait for it.
         made = _replayed(services, creation, fingerprint, request)
@@ -203,44 +205,27 @@ def _replayed(services: Services, creation: Creation, fingerprint: str, request:
 def _known(conn: Connection, creation: Creation, fingerprint: str, request: dict[str, Any]) -> Made | None:
     if creation.key is None:
         return None
-    scope = (creation.project_id, creation.route, creation.key)
-    known = find_key(conn, *scope) or find_schedule_key(conn, *scope)
+    known = find_key(conn, creation.project_id, creation.route, creation.key)
     if known is None:
         return None
-    made_id, place = (
-        (known.job_id, job_path(known.job_id))
-        if isinstance(known, KeyRecord)
-        else (known.schedule_id, schedule_path(known.schedule_id))
-    )
     if known.fingerprint != fingerprint:
         found = differences(known.request, request)
         raise KeyReusedError(
-            f"the idempotency key has made {made_id} of another request",
+            f"the idempotency key has made {known.job_id or known.schedule_id} of another request",
             param=found[0]["param"] if found else None,
             members={"differs": found[:_MAX_DIFFERENCES]},
         )
-    return Made(known.status_code, known.body, place, replayed=True)
+    return Made(known.status_code, known.body, known.job_id, known.schedule_id, replayed=True)
 
 
-def _create(
-    conn: Connection, now: float, creation: Creation, outcome: Outcome, fingerprint: str, request: dict[str, Any]
-) -> Made:
+def _create(conn: Connection, now: float, creation: Creation, outcome: Outcome) -> Made:
     job = insert_job(conn, _asked(creation), outcome, now=now)
-    made = Made(201, job_view(job, submitted_by=creation.principal.subject), job_path(job.id), replayed=False)
-    if creation.key is not None:
-        store_key(conn, _key_record(creation, creation.key, fingerprint, request, made, job))
-    return made
+    return Made(201, job_view(job, submitted_by=creation.principal.subject), job.id)
 
 
-def _create_schedule(
-    conn: Connection, now: float, creation: Creation, outcome: Outcome, fingerprint: str, request: dict[str, Any]
-) -> Made:
+def _create_schedule(conn: Connection, now: float, creation: Creation, outcome: Outcome) -> Made:
     schedule = insert_schedule(conn, _asked(creation), creation.document, outcome, now=now)
-    made = Made(201, schedule_view(schedule, now=now), schedule_path(schedule.id), replayed=False)
-    if creation.key is not None:
-        scope = (schedule.project_id, creation.route, creation.key)
-        store_schedule_key(conn, ScheduleKey(*scope, fingerprint, request, made.status, made.body, schedule.id, now))
-    return made
+    return Made(201, schedule_view(schedule, now=now), None, schedule.id)
 
 
 def _asked(creation: Creation) -> Request:
@@ -250,20 +235,24 @@ def _asked(creation: Creation) -> Request:
     )
 
 
-def _key_record(
-    creation: Creation, key: str, fingerprint: str, request: dict[str, Any], made: Made, job: JobRecord
-) -> KeyRecord:
-    return KeyRecord(
-        project_id=job.project_id,
+def _remember(
+    conn: Connection, now: float, creation: Creation, fingerprint: str, request: dict[str, Any], made: Made
+) -> None:
+    if creation.key is None:
+        return
+    record = KeyRecord(
+        project_id=creation.project_id,
         route=creation.route,
-        key=key,
+        key=creation.key,
         fingerprint=fingerprint,
         request=request,
         status_code=made.status,
         body=made.body,
-        job_id=job.id,
-        created_at=job.created_at,
+        job_id=made.job_id,
+        created_at=now,
+        schedule_id=made.schedule_id,
     )
+    store_key(conn, record)
 
 
 def _plain(document: dict[str, Any]) -> dict[str, Any]:

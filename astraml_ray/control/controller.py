@@ -31,7 +31,6 @@ from astraml_ray.store.jobs import JobRecord, change_status, find_job, list_live
 from astraml_ray.store.leases import Lease, acquire_lease, release_lease, renew_lease
 from astraml_ray.store.metrics import expire_windows
 from astraml_ray.store.projects import find_quota
-from astraml_ray.store.schedules import prune_schedule_keys
 
 __all__ = ["LEASE", "Reconciler"]
 
@@ -201,7 +200,7 @@ class Reconciler:
     def _upkeep(self, now: float) -> None:
         """Ends what nobody holds, and deletes what is past its time: a bounded batch in each transaction."""
         self._release(now)
-        for delete in (prune_keys, prune_schedule_keys, expire_windows):
+        for delete in (prune_keys, expire_windows):
             deleted = 1
             while deleted:
                 with self._store.write(self.lease) as conn:

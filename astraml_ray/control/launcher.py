@@ -1,4 +1,4 @@
-"""Starting, finding and ending runners: on Ray, or pretended, for tests of the controller alone."""
+"""Starting, finding and ending runners on Ray."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from astraml_ray.control.admission import Capacity
 from astraml_ray.control.runner import Order, Runner, runner_name
 from astraml_ray.training.orphans import remove_orphans  # knows Ray only, no torch
 
-__all__ = ["FakeLauncher", "Launcher", "RayLauncher", "on_this_node"]
+__all__ = ["Launcher", "RayLauncher", "on_this_node"]
 
 _PREFIX = runner_name("")
 
@@ -84,37 +84,6 @@ class RayLauncher:
     def sweep(self) -> None:
         """Placement groups: actors end with their owners."""
         remove_orphans()
-
-
-class FakeLauncher:
-    """A cluster that is only pretended."""
-
-    def __init__(self, capacity: Capacity) -> None:
-        self.cluster = capacity
-        self.running: set[str] = set()
-        self.started: list[str] = []
-        self.killed: list[str] = []
-
-    def capacity(self) -> Capacity:
-        """As it was set."""
-        return self.cluster
-
-    def runners(self) -> set[str]:
-        """Started and neither killed nor lost."""
-        return set(self.running)
-
-    def start(self, job_id: str) -> None:
-        """Notes it."""
-        self.started.append(job_id)
-        self.running.add(job_id)
-
-    def kill(self, job_id: str) -> None:
-        """Notes it."""
-        self.killed.append(job_id)
-        self.running.discard(job_id)
-
-    def sweep(self) -> None:
-        """Nothing is left of what is only pretended."""
 
 
 def on_this_node() -> Any:

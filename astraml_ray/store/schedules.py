@@ -9,29 +9,20 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from astraml_ray.errors import ScheduleNotFoundError
-from astraml_ray.store.idempotency import KeyTakenError
 from astraml_ray.store.records import new_job_id
-from astraml_ray.store.schedule_tables import occurrences, schedule_keys, schedules
-from astraml_ray.store.statements import upsert
+from astraml_ray.store.schedule_tables import occurrences, schedules
 
 __all__ = [
-    "ScheduleKey",
     "ScheduleRecord",
     "create_schedule",
     "delete_schedule",
     "due_schedules",
     "find_schedule",
-    "find_schedule_key",
     "get_schedule",
     "list_schedules",
     "new_schedule_id",
-    "prune_schedule_keys",
-    "store_schedule_key",
     "update_schedule",
 ]
-
-_KEEP_S = 24 * 3600.0
-_BATCH = 1000
 
 
 @dataclass(frozen=True)
@@ -55,21 +46,6 @@ class ScheduleRecord:
     paused_by: str | None = None
     pause_reason: str | None = None
     failures: int = 0
-
-
-@dataclass(frozen=True)
-class ScheduleKey:
-    """An idempotency key that made a schedule; as `idempotency.KeyRecord`."""
-
-    project_id: str
-    route: str
-    key: str
-    fingerprint: str
-    request: dict[str, Any]
-    status_code: int
-    body: dict[str, Any]
-    schedule_id: str
-    created_at: float
 
 
 def new_schedule_id(now: float) -> str:
@@ -144,30 +120,3 @@ def due_schedules(conn: Connection, now: float, *, limit: int) -> list[ScheduleR
     query = select(schedules).where(schedules.c.paused_at.is_(None), due)
     rows = conn.execute(query.order_by(schedules.c.next_at, schedules.c.id).limit(limit)).mappings()
     return [ScheduleRecord(**row) for row in rows]
-
-
-def find_schedule_key(conn: Connection, project_id: str, route: str, key: str) -> ScheduleKey | None:
-    """What is known of the key in its scope."""
-    keys = schedule_keys.c
-    query = select(schedule_keys).where(keys.project_id == project_id, keys.route == route, keys.key == key)
-    row = conn.execute(query).mappings().one_or_none()
-    return ScheduleKey(**row) if row else None
-
-
-def store_schedule_key(conn: Connection, record: ScheduleKey) -> None:
-    """Stores the key in the transaction that makes its schedule.
-
-    Raises:
-        KeyTakenError: The key is there already; the transaction must be given up.
-    """
-    query = upsert(conn, schedule_keys).values(vars(record)).on_conflict_do_nothing()
-    if conn.execute(query.returning(schedule_keys.c.key)).first() is None:
-        raise KeyTakenError("another request with this idempotency key came first", hint="send it again")
-
-
-def prune_schedule_keys(conn: Connection, *, now: float, keep_s: float = _KEEP_S) -> int:
-    """Deletes a batch of keys that are older than `keep_s`. Returns how many."""
-    keys = schedule_keys.c
-    query = select(keys.created_at).where(keys.created_at < now - keep_s).order_by(keys.created_at).limit(_BATCH)
-    times = list(conn.execute(query).scalars())
-    return conn.execute(delete(schedule_keys).where(keys.created_at <= max(times))).rowcount if times else 0

@@ -11,13 +11,13 @@ import pytest
 
 from astraml_ray.control.admission import Capacity
 from astraml_ray.control.controller import Reconciler
-from astraml_ray.control.launcher import FakeLauncher
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.store.attempts import AttemptRecord, list_attempts
 from astraml_ray.store.engine import Store, migrate, open_store
 from astraml_ray.store.events import list_events
 from astraml_ray.store.jobs import create_job, get_job, request_cancel
 from astraml_ray.store.records import JobRecord, NewJob, new_job_id
+from tests.control.fake_launcher import FakeLauncher
 
 
 @dataclass

@@ -21,7 +21,6 @@ from astraml_ray.api.scheduling import insert_schedule, pause, plan_backfill, re
 from astraml_ray.control.admission import Capacity
 from astraml_ray.control.controller import Reconciler
 from astraml_ray.control.firing import Firing
-from astraml_ray.control.launcher import FakeLauncher
 from astraml_ray.control.making import Request
 from astraml_ray.errors import StaleLeaseError
 from astraml_ray.spec.states import JobStatus
@@ -33,6 +32,7 @@ from astraml_ray.store.leases import acquire_lease
 from astraml_ray.store.occurrences import OccurrenceRecord, list_occurrences
 from astraml_ray.store.projects import archive_project, remove_member
 from astraml_ray.store.schedules import ScheduleRecord, get_schedule, update_schedule
+from tests.control.fake_launcher import FakeLauncher
 from tests.store.databases import Postgres, serve_postgres
 
 NOON = 1_777_636_800.0  # 2026-05-01 12:00 UTC

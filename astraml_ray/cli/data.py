@@ -142,20 +142,22 @@ def preview(
         from astraml_ray.data.prepare import build_manifest
         from astraml_ray.data.previews import preview as preview_rows
         from astraml_ray.settings import load_settings
+        from astraml_ray.spec.augmentation import augmentations_of
 
         flags: dict[str, Any] = {} if augmentation is None else {"augmentation": read_augmentation(augmentation)}
         flags |= {} if seed is None else {"seed": seed}
         spec = _spec_of(dataset, file, settings, **flags)
-        if not spec.augmentation:
+        augmentations = augmentations_of(spec.augmentation, "text-classification")
+        if not augmentations:
             problem = Problem("/augmentation", "there is none to show", "give --augmentation light, or a spec with one")
             raise SpecError([problem], source=file or "flags")
         # The order of the rows does not depend on the labels, so they are not read.
-        manifest = build_manifest(spec.dataset, needs_label=False, cache=load_settings().cache)
-        pairs = preview_rows(manifest, spec.augmentation, seed=spec.seed, rows=rows, mask=mask_token)
+        manifest = build_manifest(spec.dataset, task="masked-lm", cache=load_settings().cache)
+        pairs = preview_rows(manifest, augmentations, seed=spec.seed, rows=rows, mask=mask_token)
         found = {
             "epoch": 0,
             "seed": spec.seed,
-            "augmentation": [one.model_dump(mode="json") for one in spec.augmentation],
+            "augmentation": [one.model_dump(mode="json") for one in augmentations],
             "mask_token": mask_token,
             "rows": [asdict(pair) for pair in pairs],
         }
@@ -176,7 +178,7 @@ def read_augmentation(given: str) -> Any:
     from astraml_ray.spec.loading import read_document
 
     if given in PRESETS:
-        return [one.model_dump(mode="json") for one in PRESETS[given]]
+        return given
     path = Path(given)
     if not path.is_file():
         message = f"{given!r} is neither {', '.join(PRESETS)} nor a file"

@@ -44,7 +44,7 @@ def dry_run(document: dict[str, Any], *, secrets: Callable[[str], str] | None = 
         "spec": inputs.spec.canonical(),
         "dataset": {
             "splits": {name: _split(manifest, split) for name, split in manifest.splits.items()},
-            "columns": {"text": manifest.text, "label": manifest.label},
+            "columns": manifest.columns,
             "classes": list(manifest.labels),
             "digest": manifest.digest(),
         },

@@ -1,4 +1,4 @@
-"""Reads a block of the plan: fragments → global order → augmentation → tokens."""
+"""Reads a block of the plan: fragments → global order → augmentation → encoded rows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from astraml_ray.data.augmentation import augment_texts
-from astraml_ray.data.encoding import ENCODED_SCHEMA, Encoder, encode_rows
+from astraml_ray.data.encoding.encoder import Encoder
+from astraml_ray.data.encoding.schema import padding_rows
 from astraml_ray.data.keyed import row_keys
-from astraml_ray.data.manifest import Manifest, Split, read_rows
+from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.plan import Block, owned_by, permutation
+from astraml_ray.data.rows import read_rows
 from astraml_ray.spec.augmentation import Augmentation
 
 __all__ = ["BlockReader", "rows_in_order"]
@@ -25,7 +26,7 @@ class BlockReader:
     Attributes:
         manifest: What is read.
         split: Of it, which rows.
-        encoder: How they become tokens.
+        encoder: What the model takes of them.
         seed: Of the run.
         batch_size: Rows of a global batch.
         world_size: Workers that share each batch.
@@ -43,7 +44,7 @@ class BlockReader:
     shuffle: bool = True
 
     def read(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
-        """A worker's rows of a block, in order, as a table of ENCODED_SCHEMA.
+        """A worker's rows of a block, in order, as a table of the encoder's schema.
 
         Args:
             block: From the plan.
@@ -53,13 +54,9 @@ class BlockReader:
         positions = np.arange(block.start, block.start + block.rows, dtype=np.int64)
         mine = owned_by(positions, self.batch_size, world_rank, self.world_size) & (positions >= start_row)
         order = permutation(block, self.seed) if self.shuffle else np.arange(block.rows)
-        table, positions = rows_in_order(self.manifest, self.split, block, order[mine]), positions[mine]
+        rows, positions = rows_in_order(self.manifest, self.split, block, order[mine]), positions[mine]
         keys = row_keys(self.seed, block.epoch, positions)
-        texts = table["text"].to_pylist()
-        if self.augmentations:
-            texts = augment_texts(texts, keys, self.augmentations, mask=self.encoder.mask_token)
-        labels = table["label"].to_pylist() if self.manifest.label else None
-        return encode_rows(self.encoder, texts, labels, positions, keys)
+        return self.encoder.encode(rows, positions, keys, self.augmentations)
 
     def read_padded(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
         """As read, filled up with empty rows (position -1) to the length that every worker's part has."""
@@ -67,11 +64,7 @@ class BlockReader:
         positions = np.arange(max(block.start, start_row), block.start + block.rows)
         counts = np.bincount(positions % self.batch_size % self.world_size, minlength=self.world_size)
         missing = int(counts.max()) - table.num_rows
-        if not missing:
-            return table
-        empty = pa.array([[]] * missing, pa.list_(pa.int32()))
-        padding = pa.table([pa.array(np.full(missing, -1)), empty, empty, empty], schema=ENCODED_SCHEMA)
-        return pa.concat_tables([table, padding])
+        return pa.concat_tables([table, padding_rows(self.encoder.schema, missing)]) if missing else table
 
 
 def rows_in_order(manifest: Manifest, split: Split, block: Block, order: npt.NDArray[np.int64]) -> pa.Table:

@@ -1,15 +1,21 @@
-"""Which columns hold the text and the label."""
+"""Which columns hold what: texts, pairs of texts, words, images, labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import pyarrow as pa
 
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns
+from astraml_ray.spec.job import Task
 
-__all__ = ["LABEL_NAMES", "TEXT_NAMES", "find_columns"]
+__all__ = ["LABEL_NAMES", "TEXT_NAMES", "Roles", "Target", "find_columns"]
+
+Target = Literal["class", "number", "tags"]
+"""What a label column holds: one class, one number, or one tag for each word."""
 
 TEXT_NAMES = (
     "text",
@@ -42,49 +48,136 @@ LABEL_NAMES = (
     "coarse_label",
     "y",
 )
+PAIR_NAMES = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("query", "passage"),
+    ("question", "sentence"),
+    ("question", "answer"),
+)
+NUMBER_NAMES = ("score", "similarity_score", "similarity", "rating", "value")
+TOKEN_NAMES = ("tokens", "words")
+TAG_NAMES = ("ner_tags", "tags", "pos_tags", "labels", "label")
+IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "pixels")
+_TARGETS: dict[str, Target | None] = {
+    "text-classification": "class",
+    "text-regression": "number",
+    "token-classification": "tags",
+    "image-classification": "class",
+    "causal-lm": None,
+    "masked-lm": None,
+}
 
 
-def find_columns(
-    schema: pa.Schema, wanted: Columns, *, needs_label: bool | None, source: str
-) -> tuple[str, str | None]:
-    """The text column and the label column, by the spec or by the usual names (any case).
+@dataclass(frozen=True)
+class Roles:
+    """What was found.
+
+    Attributes:
+        columns: By role: `text`, with `text_pair` or without; or `tokens`; or `image`; and `label`, if there is one.
+        target: What the label column holds.
+    """
+
+    columns: dict[str, str]
+    target: Target | None = None
+
+
+def find_columns(schema: pa.Schema, wanted: Columns, *, task: Task, source: str) -> Roles:
+    """The columns that a task reads, by the spec or by the usual names (any case).
 
     Args:
         schema: The schema of the first training object.
         wanted: The spec's names.
-        needs_label: True if the task needs a label, False if it has none, None if that is open.
+        task: From the spec; `auto` goes by what is there, and may do without a label.
         source: What to name in an error.
 
     Raises:
         DataError: A named column is not there, or none has a usual name; the error lists what is there.
     """
-    if wanted.image is not None:
-        raise DataError(
-            "image datasets are not supported by this version",
-            param="/dataset/columns/image",
-            hint="leave the field out, and name a text column",
-        )
+    content = _content(schema, wanted, task, source)
+    target: Target | None = "tags" if "tokens" in content else "class"
+    target = target if task == "auto" else _TARGETS[task]
+    if target is None:
+        return Roles(content)
+    names = {"class": LABEL_NAMES, "number": (*NUMBER_NAMES, *LABEL_NAMES), "tags": TAG_NAMES}[target]
+    others = pa.schema([field for field in schema if field.name not in content.values()])
+    label = _pick(others, wanted.label, names, "label", source)
+    if label is not None:
+        return Roles({**content, "label": label}, target)
+    if task == "auto" and "text" in content and wanted.text_pair is None:
+        return Roles({"text": content["text"]})
+    raise DataError(
+        f"no label column is recognised; the columns are {_listing(schema)}",
+        param=source,
+        hint="name it: dataset.columns.label=NAME, or choose task causal-lm or masked-lm",
+    )
+
+
+def _content(schema: pa.Schema, wanted: Columns, task: Task, source: str) -> dict[str, str]:
+    """The columns that are no labels."""
+    if task == "image-classification" or (task == "auto" and _has_images(schema, wanted)):
+        return {"image": _required(schema, wanted.image, IMAGE_NAMES, "image", source)}
+    if task == "token-classification" or (task == "auto" and _has_words(schema, wanted)):
+        return {"tokens": _required(schema, wanted.tokens, TOKEN_NAMES, "tokens", source)}
+    pair = _usual_pair(schema) if wanted.text is None and _TARGETS.get(task, "class") else None
+    if pair is not None and wanted.text_pair in (None, pair[1]):
+        return {"text": pair[0], "text_pair": pair[1]}
+    text = {"text": _text(schema, wanted, source)}
+    if wanted.text_pair is None:
+        return text
+    return {**text, "text_pair": _required(schema, wanted.text_pair, (), "text_pair", source)}
+
+
+def _text(schema: pa.Schema, wanted: Columns, source: str) -> str:
     text = _pick(schema, wanted.text, TEXT_NAMES, "text", source)
     if text is None:
         strings = [field.name for field in schema if _is_text(field.type) and field.name != wanted.label]
         text = strings[0] if len(strings) == 1 else None
     if text is None:
-        raise DataError(
-            f"no text column is recognised; the columns are {_listing(schema)}",
-            param=source,
-            hint="name it: dataset.columns.text=NAME",
-        )
-    if needs_label is False:
-        return text, None
-    others = pa.schema([field for field in schema if field.name != text])
-    label = _pick(others, wanted.label, LABEL_NAMES, "label", source)
-    if label is None and needs_label:
-        raise DataError(
-            f"no label column is recognised; the columns are {_listing(schema)}",
-            param=source,
-            hint="name it: dataset.columns.label=NAME, or choose task causal-lm or masked-lm",
-        )
-    return text, label
+        raise _unrecognised(schema, "text", source)
+    return text
+
+
+def _has_images(schema: pa.Schema, wanted: Columns) -> bool:
+    if wanted.image is not None:
+        return True
+    if wanted.text is not None or wanted.tokens is not None:
+        return False
+    name = _pick(schema, None, IMAGE_NAMES, "image", "")
+    return name is not None and _is_image(schema.field(name).type)
+
+
+def _has_words(schema: pa.Schema, wanted: Columns) -> bool:
+    if wanted.tokens is not None:
+        return True
+    name = _pick(schema, None, TOKEN_NAMES, "tokens", "") if wanted.text is None else None
+    return name is not None and _is_list(schema.field(name).type)
+
+
+def _usual_pair(schema: pa.Schema) -> tuple[str, str] | None:
+    for first, second in PAIR_NAMES:
+        found = _pick(schema, None, (first,), "text", ""), _pick(schema, None, (second,), "text_pair", "")
+        if found[0] is not None and found[1] is not None:
+            return found[0], found[1]
+    return None
+
+
+def _required(schema: pa.Schema, wanted: str | None, usual: Sequence[str], role: str, source: str) -> str:
+    found = _pick(schema, wanted, usual, role, source)
+    if found is None:
+        raise _unrecognised(schema, role, source)
+    return found
+
+
+def _unrecognised(schema: pa.Schema, role: str, source: str) -> DataError:
+    return DataError(
+        f"no {role} column is recognised; the columns are {_listing(schema)}",
+        param=source,
+        hint=f"name it: dataset.columns.{role}=NAME",
+    )
 
 
 def _pick(schema: pa.Schema, wanted: str | None, usual: Sequence[str], role: str, source: str) -> str | None:
@@ -106,6 +199,17 @@ def _pick(schema: pa.Schema, wanted: str | None, usual: Sequence[str], role: str
 def _is_text(kind: pa.DataType) -> bool:
     value = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(value) or pa.types.is_large_string(value))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
+def _is_image(kind: pa.DataType) -> bool:
+    """Bytes, or Hugging Face's struct of `bytes` and `path`."""
+    if pa.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _listing(schema: pa.Schema) -> str:

@@ -16,11 +16,12 @@ from astraml_ray.data.credentials import Access
 from astraml_ray.data.findings import find_faults
 from astraml_ray.data.formats import format_of, fragments_of
 from astraml_ray.data.loose import loose_schema, read_loosely
-from astraml_ray.data.manifest import content_hash, plain_strings
 from astraml_ray.data.objects import ObjectInfo
 from astraml_ray.data.prepare import objects_by_split
 from astraml_ray.data.repeats import MOST_HASHED, RowHashes
+from astraml_ray.data.rows import content_hash
 from astraml_ray.data.splits import SPLITS
+from astraml_ray.data.values import plain_strings
 from astraml_ray.spec.dataset import Columns, DatasetSpec
 
 __all__ = ["Progress", "inspect_dataset"]
@@ -85,7 +86,8 @@ def inspect_dataset(
     by_split = {name: unordered[name] for name in SPLITS if name in unordered}
     first = by_split["train"][0]
     schema = loose_schema(first, format_of(first, spec.format), access)
-    text, label = find_columns(schema, spec.columns, needs_label=None, source=first.uri)
+    roles = find_columns(schema, spec.columns, task="auto", source=first.uri)
+    text, label = roles.columns["text"], roles.columns.get("label")
     reading = _Reading(text, label, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
     total = sum(info.size for objects in by_split.values() for info in objects)
     before = 0

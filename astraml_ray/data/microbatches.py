@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -11,13 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.blocks import BlockReader
-from astraml_ray.data.encoding import ENCODED_SCHEMA
+from astraml_ray.data.encoding.schema import PADDING, raise_reported
 from astraml_ray.data.plan import Block, epoch_blocks, owned_by, run_blocks
-from astraml_ray.errors import AstraError
 
-__all__ = ["MicroBatch", "Position", "error_table", "local_blocks", "micro_batches"]
-
-_PADDING, _ERROR = -1, -2
+__all__ = ["MicroBatch", "Position", "local_blocks", "micro_batches"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class MicroBatch:
         epoch: From 0.
         start: Position of the batch's first row in the epoch.
         rows: Rows of the batch over all workers; fewer than the batch size at an epoch's end.
-        table: This worker's rows, of ENCODED_SCHEMA; possibly none.
+        table: This worker's rows, encoded; possibly none.
     """
 
     epoch: int
@@ -64,6 +60,7 @@ def local_blocks(
 def micro_batches(
     tables: Iterable[pa.Table],
     *,
+    schema: pa.Schema,
     rows_per_epoch: int,
     batch_size: int,
     epochs: int,
@@ -71,13 +68,13 @@ def micro_batches(
     world_size: int = 1,
     position: Position | None = None,
 ) -> Iterator[MicroBatch]:
-    """Cuts a worker's tables into its parts of the global batches, and checks every row's position.
+    """Cuts a worker's tables, of one schema, into its parts of the global batches, and checks every row's position.
 
     Raises:
         RuntimeError: The stream lost, repeated or misplaced a row.
     """
     position = position or Position()
-    source = _Rows(tables)
+    source = _Rows(tables, schema)
     for epoch in range(position.epoch, epochs):
         first = position.row if epoch == position.epoch else 0
         for start in range(first, rows_per_epoch, batch_size):
@@ -93,9 +90,9 @@ def micro_batches(
 class _Rows:
     """Takes rows off a stream of tables."""
 
-    def __init__(self, tables: Iterable[pa.Table]) -> None:
+    def __init__(self, tables: Iterable[pa.Table], schema: pa.Schema) -> None:
         self._tables = iter(tables)
-        self._rest = ENCODED_SCHEMA.empty_table()
+        self._rest = schema.empty_table()
 
     def take(self, count: int) -> pa.Table:
         parts, missing = [], count
@@ -105,20 +102,8 @@ class _Rows:
             following = next(self._tables, None)
             if following is None:
                 raise RuntimeError(f"the stream ended {missing} rows early")
-            _raise_reported(following)
-            self._rest = following.filter(pc.greater(following["position"], _PADDING))
+            raise_reported(following)
+            self._rest = following.filter(pc.greater(following["position"], PADDING))
         parts.append(self._rest.slice(0, missing))
         self._rest = self._rest.slice(missing)
         return pa.concat_tables(parts).combine_chunks()
-
-
-def error_table(error: AstraError) -> pa.Table:
-    """A table that raises an error where it is consumed: one row, its position -2, the error's bytes its ids."""
-    data = list(pickle.dumps(error))
-    return pa.table({"position": [_ERROR], "lengths": [[]], "input_ids": [data], "labels": [[]]}, schema=ENCODED_SCHEMA)
-
-
-def _raise_reported(table: pa.Table) -> None:
-    if table.num_rows and table["position"][0].as_py() == _ERROR:
-        error: AstraError = pickle.loads(bytes(table["input_ids"][0].as_py()))  # made by error_table
-        raise error

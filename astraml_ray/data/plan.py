@@ -60,7 +60,8 @@ def epoch_blocks(
         block_bytes: A block is closed once it holds so much, and at least 4 fragments.
     """
     order: Positions = np.arange(len(rows))
-    if shuffle:
+    # A dataset of one block is permuted as a whole: its order is then the same in every format and fragmentation.
+    if shuffle and len(rows) >= MIN_FRAGMENTS and sum(sizes) >= block_bytes:
         order = np.random.default_rng([seed, epoch, _FRAGMENT_STREAM]).permutation(order)
     blocks: list[Block] = []
     members: list[int] = []

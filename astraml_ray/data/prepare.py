@@ -16,20 +16,19 @@ from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragments
 from astraml_ray.data.splits import SPLITS, assign_splits
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import DatasetSpec
+from astraml_ray.spec.job import Task
 
 __all__ = ["build_manifest", "fraction_to_threshold", "numeric_first", "objects_by_split"]
 
 _THREADS = 16
 
 
-def build_manifest(
-    spec: DatasetSpec, *, needs_label: bool | None, cache: Path, secret: Callable[[], str] | None = None
-) -> Manifest:
+def build_manifest(spec: DatasetSpec, *, task: Task, cache: Path, secret: Callable[[], str] | None = None) -> Manifest:
     """Reads listings and footers, and the rows only where those do not tell.
 
     Args:
         spec: The dataset.
-        needs_label: True if the task needs a label column, False if it has none, None to look for one.
+        task: From the spec; `auto` takes the columns that are there.
         cache: Folder that remembers what was counted.
         secret: Gives the dataset's credentials; None is this machine's own.
 
@@ -40,13 +39,13 @@ def build_manifest(
     by_split = objects_by_split(spec, access)
     objects = [info for split in SPLITS for info in by_split.get(split, [])]
     formats = [format_of(info, spec.format) for info in objects]
-    text, label = find_columns(
-        schema_of(objects[0], formats[0], access), spec.columns, needs_label=needs_label, source=objects[0].uri
-    )
+    roles = find_columns(schema_of(objects[0], formats[0], access), spec.columns, task=task, source=objects[0].uri)
     with ThreadPoolExecutor(_THREADS) as pool:
         per_object = list(pool.map(lambda i: fragments_of(i, objects[i], formats[i], access), range(len(objects))))
     threshold = 0 if "validation" in by_split else fraction_to_threshold(spec.validation_fraction)
-    manifest = Manifest(tuple(objects), tuple(formats), text, label, (), {}, threshold, spec.endpoint_url, secret)
+    manifest = Manifest(
+        tuple(objects), tuple(formats), roles.columns, roles.target, (), {}, threshold, spec.endpoint_url, secret
+    )
     fragments: dict[str, list[Fragment]] = {}
     position = 0
     for split in SPLITS:
@@ -73,7 +72,8 @@ def objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[Object
 def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Path) -> Manifest:
     """Row counts, classes and the validation side."""
     everything = [f for split in fragments.values() for f in split]
-    if manifest.label or manifest.threshold or any(f.rows < 0 for f in everything):
+    classes = manifest.target in ("class", "tags")
+    if classes or manifest.threshold or any(f.rows < 0 for f in everything):
         scans = dict(zip(everything, scan_fragments(manifest, everything, cache), strict=True))
     else:
         scans = {f: FragmentScan(f.rows, 0, 0, ()) for f in everything}
@@ -81,7 +81,7 @@ def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Pa
     for name, pairs in counted.items():
         if sum(scan.rows for _, scan in pairs) == 0:
             raise DataError(f"the {name} set has no rows", param=_first_uri(manifest, pairs))
-    labels = _classes(manifest, counted) if manifest.label else ()
+    labels = _classes(manifest, counted) if classes else ()
     if manifest.threshold:
         manifest = _settle_threshold(manifest, counted["train"], cache)
         train = [scan for _, scan in counted["train"]]
@@ -118,13 +118,13 @@ def _first_uri(manifest: Manifest, pairs: Sequence[tuple[Fragment, FragmentScan]
 def _classes(manifest: Manifest, counted: Mapping[str, Sequence[tuple[Fragment, FragmentScan]]]) -> tuple[str, ...]:
     """The classes of the training rows: numbers in numeric order, else by name."""
     train = {label for _, scan in counted["train"] for label in scan.labels}
-    column = manifest.label
+    column = manifest.columns["label"]
     where = _first_uri(manifest, counted["train"])
     if len(train) > MAX_CLASSES:
         raise DataError(
             f"column {column!r} has over {MAX_CLASSES} different values: it is no class label",
             param=where,
-            hint="name the label column: dataset.columns.label=NAME",
+            hint="name the label column: dataset.columns.label=NAME; if it holds numbers, choose task text-regression",
         )
     if len(train) == 1:
         raise DataError(

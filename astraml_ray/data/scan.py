@@ -11,14 +11,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
+from astraml_ray.data.columns import Target
 from astraml_ray.data.formats import Fragment
-from astraml_ray.data.manifest import Manifest, content_hash, read_columns
+from astraml_ray.data.manifest import Manifest
+from astraml_ray.data.rows import hash_rows, read_columns
 
 __all__ = ["FragmentScan", "scan_fragments"]
 
 MAX_CLASSES = 10_000
-_VERSION = 1
+_VERSION = 2
 _THREADS = 8
 
 
@@ -61,8 +64,8 @@ def scan_fragments(manifest: Manifest, fragments: Sequence[Fragment], cache: Pat
 
 def _scan(manifest: Manifest, fragment: Fragment) -> FragmentScan:
     table = read_columns(manifest, fragment)
-    hashes = content_hash(table["text"])
-    labels = table["label"].unique().to_pylist() if manifest.label else []
+    hashes = hash_rows(table)
+    labels = _classes(table, manifest.target)
     return FragmentScan(
         rows=table.num_rows,
         low=int((hashes < np.uint64(manifest.threshold)).sum()),
@@ -71,9 +74,18 @@ def _scan(manifest: Manifest, fragment: Fragment) -> FragmentScan:
     )
 
 
+def _classes(table: pa.Table, target: Target | None) -> list[str]:
+    """The classes or tags that occur."""
+    if target not in ("class", "tags"):
+        return []
+    labels = table["label"].combine_chunks()
+    found: list[str] = (labels.flatten() if target == "tags" else labels).unique().to_pylist()
+    return found
+
+
 def _cache_file(manifest: Manifest, source: int, cache: Path) -> Path:
     info = manifest.objects[source]
-    key = [_VERSION, asdict(info), manifest.formats[source], manifest.text, manifest.label, manifest.threshold]
+    key = [_VERSION, asdict(info), manifest.formats[source], manifest.columns, manifest.target, manifest.threshold]
     return cache / "scans" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
 

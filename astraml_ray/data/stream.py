@@ -14,7 +14,8 @@ import ray.data
 import ray.train
 
 from astraml_ray.data.blocks import BlockReader
-from astraml_ray.data.microbatches import Position, error_table
+from astraml_ray.data.encoding.schema import error_table
+from astraml_ray.data.microbatches import Position
 from astraml_ray.data.plan import Block, run_blocks
 from astraml_ray.errors import AstraError
 
@@ -48,7 +49,7 @@ def ray_stream(reader: BlockReader, *, epochs: int, position: Position) -> ray.d
         index, world_rank = divmod(int(ids["id"][0]), world_size)
         block = blocks[index]
         start_row = position.row if block.epoch == position.epoch else 0
-        return _read_or_report(lambda: reader.read_padded(block, world_rank, start_row))
+        return _read_or_report(lambda: reader.read_padded(block, world_rank, start_row), reader.encoder.schema)
 
     tasks = len(blocks) * world_size
     context = ray.data.DataContext.get_current()
@@ -65,7 +66,7 @@ def ray_stream(reader: BlockReader, *, epochs: int, position: Position) -> ray.d
     )
 
 
-def _read_or_report(read: Callable[[], pa.Table]) -> pa.Table:
+def _read_or_report(read: Callable[[], pa.Table], schema: pa.Schema) -> pa.Table:
     """Tries again what may pass; an error that stays travels as a table, since Ray would hide its class."""
     for pause in (*_PAUSES, None):
         try:
@@ -74,7 +75,7 @@ def _read_or_report(read: Callable[[], pa.Table]) -> pa.Table:
             if error.retryable and pause is not None:
                 time.sleep(pause * random.uniform(0.5, 1.5))
                 continue
-            return error_table(error)
+            return error_table(error, schema)
     raise AssertionError("the last try returns")
 
 

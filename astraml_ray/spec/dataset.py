@@ -21,10 +21,16 @@ class Columns(SpecModel):
 
     text: ColumnName | None = None
     """The column of texts (usual names: text, sentence, content, document, review, question ...)."""
-    label: ColumnName | None = None
-    """The column of classes, strings or numbers (usual names: label, labels, class, category ...)."""
+    text_pair: ColumnName | None = None
+    """The second text of each row, where rows are pairs (usual names: sentence1 and sentence2, premise and hypothesis,
+    question1 and question2, text_a and text_b ...)."""
+    tokens: ColumnName | None = None
+    """The column of lists of words, in token-classification (usual names: tokens, words)."""
     image: ColumnName | None = None
-    """The column of encoded images."""
+    """The column of encoded images: JPEG, PNG, WebP ... (usual names: image, img, picture ...)."""
+    label: ColumnName | None = None
+    """The column of classes (strings or numbers), of numbers in text-regression, of lists of tags in
+    token-classification (usual names: label, labels, class, category ...; score; ner_tags ...)."""
 
 
 class DatasetSpec(SpecModel):

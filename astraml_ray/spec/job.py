@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
-from astraml_ray.spec.augmentation import Augmentation
+from astraml_ray.spec.augmentation import Augmentations
 from astraml_ray.spec.base import Duration, SpecModel
 from astraml_ray.spec.dataset import DatasetSpec, dataset_from_input
 from astraml_ray.spec.hyperparams import Hyperparams, IntervalText
@@ -16,7 +16,15 @@ from astraml_ray.spec.secrets import Environment
 
 __all__ = ["CheckpointPolicy", "JobSpec", "Limits", "Resources", "Schedule", "Task"]
 
-Task = Literal["auto", "text-classification", "causal-lm", "masked-lm"]
+Task = Literal[
+    "auto",
+    "text-classification",
+    "text-regression",
+    "token-classification",
+    "image-classification",
+    "causal-lm",
+    "masked-lm",
+]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^\x00-\x1f]*$")]
@@ -78,9 +86,11 @@ class JobSpec(SpecModel):
     dataset: Annotated[DatasetSpec, BeforeValidator(dataset_from_input, json_schema_input_type=str | DatasetSpec)]
     model: Annotated[ModelSpec, BeforeValidator(model_from_input, json_schema_input_type=str | ModelSpec)]
     task: Task = "auto"
-    """`auto`: text-classification if there is a label column, else what the model was made for."""
+    """`auto` goes by the columns: image-classification with images, token-classification with lists of words,
+    text-classification with a label column, else what the model was made for."""
     hyperparams: Hyperparams = Hyperparams()
-    augmentation: tuple[Augmentation, ...] = ()
+    augmentation: Augmentations = ()
+    """Of the training rows: `light`, `medium` or `strong`, or a list."""
     resources: Resources = Resources()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     limits: Limits = Limits()

@@ -6,22 +6,20 @@ Cutting changes nothing but speed: losses are summed and divided by the number o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
 
-from astraml_ray.data.encoding import IGNORED
+from astraml_ray.data.encoding.schema import IGNORED
 
 if TYPE_CHECKING:
     from astraml_ray.training.collectives import World
-    from astraml_ray.training.objective import Objective
 
-__all__ = ["Batch", "collate", "count_targets", "cut_by_length", "cutting", "empty_batch", "overhead_tokens"]
+__all__ = ["Batch", "Cut", "at_least_float32", "collate", "cut_by_length", "cutting", "empty_batch"]
 
 _CPU_OVERHEAD_TOKENS = 96
 _GPU_OVERHEAD_TOKENS = 16_384
@@ -32,23 +30,38 @@ class Batch:
     """Tensors of one forward.
 
     Attributes:
-        input_ids: (sequences, length), int64.
-        attention_mask: (sequences, length), int64; 0 on padding.
-        labels: (sequences,) classes, or (sequences, length) ids with -100 where there is no target.
+        inputs: What the model takes, by name; the first dimension is the sequence or the image.
+        labels: What the objective takes: (sequences,) classes, (sequences, length) ids with -100 where there is no
+            target, or as it says.
     """
 
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
+    inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
         if device.type == "cpu":
             return self
-        move = (
-            t.pin_memory().to(device, non_blocking=True) for t in (self.input_ids, self.attention_mask, self.labels)
-        )
-        return Batch(*move)
+        moved = {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return Batch(moved, self.labels.pin_memory().to(device, non_blocking=True))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the largest input."""
+        return max((tuple(tensor.shape) for tensor in self.inputs.values()), key=math.prod)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a worker's part of a micro-batch is cut into batches.
+
+    Attributes:
+        overhead: Cost of one more batch, in tokens of padding; see cut_by_length.
+        most: Sequences or images of one batch at most.
+    """
+
+    overhead: int
+    most: int
 
 
 def overhead_tokens(device: torch.device) -> int:
@@ -59,21 +72,15 @@ def overhead_tokens(device: torch.device) -> int:
     return _CPU_OVERHEAD_TOKENS if device.type == "cpu" else _GPU_OVERHEAD_TOKENS
 
 
-def cutting(objective: Objective, batch_size: int, world: World, *, divisor: int = 1) -> dict[str, Any]:
-    """How a worker's part of a micro-batch is collated: the arguments of `collate`, all but the table.
+def cutting(batch_size: int, world: World, *, divisor: int = 1) -> Cut:
+    """How a worker's part of a micro-batch is cut.
 
     Args:
-        objective: Of the task.
         batch_size: Rows of a micro-batch over all workers.
         world: The workers.
         divisor: Cuts the part of a worker into so many parts at least.
     """
-    return {
-        "classification": objective.classification,
-        "pad_id": objective.pad_id,
-        "overhead": overhead_tokens(world.device),
-        "most": max(1, math.ceil(batch_size / world.world_size / divisor)),
-    }
+    return Cut(overhead_tokens(world.device), max(1, math.ceil(batch_size / world.world_size / divisor)))
 
 
 def cut_by_length(lengths: npt.NDArray[np.int64], overhead: int, most: int) -> list[npt.NDArray[np.int64]]:
@@ -110,53 +117,52 @@ def cut_by_length(lengths: npt.NDArray[np.int64], overhead: int, most: int) -> l
     return groups[::-1]
 
 
-def collate(table: pa.Table, *, classification: bool, pad_id: int, overhead: int, most: int) -> list[Batch]:
-    """The batches of one worker's part of a micro-batch.
+def collate(rows: pa.Table, cut: Cut, *, per_token: bool, pad_id: int) -> list[Batch]:
+    """The batches of one worker's part of a micro-batch of texts.
 
     Args:
-        table: Rows of ENCODED_SCHEMA; without rows there are no batches.
-        classification: Labels are one class per row, not one id per token.
+        rows: Of the schema encoding.text.SEQUENCES; without rows there are no batches.
+        cut: How they are cut.
+        per_token: Labels are one id per token, not one value per row.
         pad_id: The padding token.
-        overhead: See cut_by_length.
-        most: Sequences of one forward at most.
     """
-    lengths = _flat(table, "lengths").astype(np.int64)
+    lengths = _flat(rows, "lengths").astype(np.int64)
     if not len(lengths):
         return []
-    ids, labels = _flat(table, "input_ids"), _flat(table, "labels")
+    ids, labels = _flat(rows, "input_ids"), _flat(rows, "labels")
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     batches = []
-    for group in cut_by_length(lengths, overhead, most):
+    for group in cut_by_length(lengths, cut.overhead, cut.most):
         width = max(1, int(lengths[group].max()))
         columns = np.arange(width)
         mask = columns < lengths[group][:, None]
         index = np.where(mask, offsets[group][:, None] + columns, 0)
         input_ids = np.where(mask, ids[index] if len(ids) else pad_id, pad_id).astype(np.int64)
-        targets = labels[group] if classification else np.where(mask, labels[index], IGNORED)
-        batches.append(
-            Batch(
-                torch.from_numpy(input_ids),
-                torch.from_numpy(mask.astype(np.int64)),
-                torch.from_numpy(targets.astype(np.int64)),
-            )
-        )
+        targets = np.where(mask, labels[index], IGNORED) if per_token else labels[group]
+        inputs = {
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+        }
+        batches.append(Batch(inputs, torch.from_numpy(targets.astype(np.int64))))
     return batches
 
 
-def count_targets(batches: Sequence[Batch], *, shifted: bool) -> int:
-    """Targets of the loss: labels other than -100; a causal model has none at a sequence's first token."""
-    return sum(int(((b.labels[:, 1:] if shifted else b.labels) != IGNORED).sum()) for b in batches)
-
-
-def empty_batch(*, classification: bool, pad_id: int) -> Batch:
-    """A sequence without weight, for a worker that has no rows in a step but must take part in it."""
+def empty_batch(*, per_token: bool, pad_id: int) -> Batch:
+    """A sequence without a target."""
     ids = torch.full((1, 2), pad_id)
-    labels = torch.full((1,) if classification else (1, 2), IGNORED)
-    return Batch(ids, torch.ones_like(ids), labels)
+    return Batch(
+        {"input_ids": ids, "attention_mask": torch.ones_like(ids)},
+        torch.full_like(ids, IGNORED) if per_token else torch.tensor([IGNORED]),
+    )
 
 
-def _flat(table: pa.Table, name: str) -> npt.NDArray[np.int32]:
-    column = table[name].combine_chunks()
+def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
+    """Losses are summed in float32, or in float64 where the model has it."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _flat(rows: pa.Table, name: str) -> npt.NDArray[np.int32]:
+    column = rows[name].combine_chunks()
     values: npt.NDArray[np.int32] = (
         (column.chunk(0) if isinstance(column, pa.ChunkedArray) and column.num_chunks else column)
         .flatten()

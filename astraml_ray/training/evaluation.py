@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.microbatches import local_blocks
-from astraml_ray.training.batching import collate
+from astraml_ray.training.batching import Cut
 from astraml_ray.training.collectives import World
-from astraml_ray.training.objective import Objective, Score
+from astraml_ray.training.objectives.objective import Objective
 
 __all__ = ["EvaluationRows", "evaluate"]
 
@@ -52,7 +53,7 @@ def evaluate(
     objective: Objective,
     world: World,
     *,
-    cut: dict[str, Any],
+    cut: Cut,
     autocast: Callable[[], Any],
     interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
@@ -63,23 +64,23 @@ def evaluate(
         rows: This worker's share.
         objective: What is scored.
         world: The workers.
-        cut: Arguments of batching.collate.
+        cut: How rows are cut into batches.
         autocast: The precision's context.
         interrupted: Asked between batches; a stop must not wait for a long set.
     """
     was_training = model.training
     model.eval()
-    score = objective.empty_score()
+    sums = np.zeros(objective.sums)
     stopped = 0.0
     try:
         for table in rows:
             if interrupted():
                 stopped = 1.0
                 break
-            for batch in collate(table, **cut):
+            for batch in objective.collate(table, cut):
                 with autocast():
-                    objective.score(model, batch.to(world.device), score)
+                    sums += objective.score(model, batch.to(world.device))
     finally:
         model.train(was_training)
-    *sums, stops = world.sum([*score.as_list(), stopped])
-    return None if stops else Score.from_list(sums, objective.classes).metrics()
+    *total, stops = world.sum([*sums.tolist(), stopped])
+    return None if stops else objective.metrics(np.array(total))

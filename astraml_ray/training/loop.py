@@ -16,13 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from astraml_ray.data.microbatches import MicroBatch, Position
 from astraml_ray.spec.hyperparams import EarlyStopping, Hyperparams, Interval
-from astraml_ray.training.batching import Batch, collate, count_targets, cutting, empty_batch
+from astraml_ray.training.batching import Batch, Cut, cutting
 from astraml_ray.training.checkpoint import CheckpointStore, Progress, restore, snapshot
 from astraml_ray.training.collectives import World
 from astraml_ray.training.evaluation import EvaluationRows, evaluate
 from astraml_ray.training.memory import memory_errors
 from astraml_ray.training.narration import Narrator
-from astraml_ray.training.objective import Objective
+from astraml_ray.training.objectives.objective import Objective
 from astraml_ray.training.optimizer import build_optimizer, build_scheduler
 from astraml_ray.training.precision import Precision
 from astraml_ray.training.stop import STOP_CODES
@@ -113,9 +113,9 @@ def train(
     save_steps = checkpoint_every.in_steps(timetable.steps_per_epoch) if checkpoint_every else None
     # Reading a number off a GPU stalls it; on a CPU it is there already.
     look_every = 1 if world.device.type == "cpu" else 10
-    cut = cutting(objective, timetable.batch_size, world, divisor=divisor)
+    cut = cutting(timetable.batch_size, world, divisor=divisor)
     narrator = Narrator(world, timetable)
-    narrator.begin(model, progress, precision=precision.name, rows_at_a_time=cut["most"])
+    narrator.begin(model, progress, precision=precision.name, rows_at_a_time=cut.most)
     source = batches(timetable.position(progress.step))
     tally = Tally(world.device, interval=progress.interval)
     reason = "completed"
@@ -154,13 +154,13 @@ def train(
         started = time.perf_counter()
         window = list(itertools.islice(source, timetable.window(step)))
         waited = time.perf_counter() - started
-        parts = [part for micro in window for part in collate(micro.table, **cut)]
-        targets, stops = world.sum([count_targets(parts, shifted=objective.shifted), reporter.stop_requested()])
+        parts = [part for micro in window for part in objective.collate(micro.table, cut)]
+        targets, stops = world.sum([sum(map(objective.targets, parts)), reporter.stop_requested()])
         if stops:
             # Nothing of this step is done: resuming begins with its first row.
             reason = _STOPS[int(stops)]
             break
-        parts = parts or [empty_batch(classification=objective.classification, pad_id=objective.pad_id)]
+        parts = parts or [objective.empty_batch()]
         loss = torch.zeros((), dtype=torch.float64, device=world.device)
         with memory_errors(functools.partial(_did_not_fit, step + 1, parts)):
             for index, part in enumerate(parts):
@@ -197,11 +197,11 @@ def _evaluate(
     world: World,
     precision: Precision,
     reporter: Reporter,
-    cut: dict[str, Any],
+    cut: Cut,
 ) -> dict[str, float] | None:
     if validation is None:
         return {}
-    with memory_errors(lambda: f"the evaluation did not fit into memory, at {cut['most']} sequences at a time"):
+    with memory_errors(lambda: f"the evaluation did not fit into memory, at {cut.most} rows at a time"):
         return evaluate(
             model,
             validation,
@@ -235,5 +235,6 @@ def _seed(seed: int, step: int, world: World) -> None:
 
 
 def _did_not_fit(step: int, parts: Sequence[Batch]) -> str:
-    rows, tokens = max((tuple(part.input_ids.shape) for part in parts), key=lambda shape: shape[0] * shape[1])
-    return f"step {step} did not fit into memory; its largest part has {rows} sequences of {tokens} tokens"
+    rows, *rest = max((part.shape for part in parts), key=math.prod)
+    what = f"sequences of {rest[0]} tokens" if len(rest) == 1 else f"images of {'x'.join(map(str, rest))}"
+    return f"step {step} did not fit into memory; its largest part has {rows} {what}"

@@ -14,27 +14,20 @@ import torch
 import yaml
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForMaskedLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedTokenizerFast,
 )
 
-from astraml_ray.data.encoding import train_tokenizer
+from astraml_ray.data.encoding.tokenizers import train_tokenizer
 from astraml_ray.data.objects import list_objects, reading, resolve
 from astraml_ray.errors import ModelError
 from astraml_ray.settings import configs_folder
 from astraml_ray.spec.hyperparams import Hyperparams
 from astraml_ray.spec.model import ModelSpec
+from astraml_ray.training.tasks import TASKS
 
 __all__ = ["Blueprint", "aliases", "build_model", "context_length", "find_blueprint", "load_config", "load_tokenizer"]
 
-_CLASSES = {
-    "text-classification": AutoModelForSequenceClassification,
-    "causal-lm": AutoModelForCausalLM,
-    "masked-lm": AutoModelForMaskedLM,
-}
 _DEFAULT_CONTEXT = 512
 _HUB = "https://huggingface.co"
 
@@ -255,7 +248,7 @@ def build_model(task: str, config: Any, blueprint: Blueprint, *, seed: int) -> t
         ModelError: The weights cannot be loaded.
     """
     torch.manual_seed(seed)
-    kind = _CLASSES[task]
+    kind = TASKS[task].model
     if blueprint.scratch:
         model = kind.from_config(config)
     else:

@@ -12,13 +12,16 @@ from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
-from astraml_ray.data.encoding import Encoder
-from astraml_ray.data.manifest import Manifest, read_rows
+from astraml_ray.data.encoding.encoder import Encoder, encoder_from_plain, encoder_to_plain
+from astraml_ray.data.encoding.text import TextEncoder
+from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.plan import epoch_blocks
 from astraml_ray.data.prepare import build_manifest
+from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import DataError, ModelError, Problem, SpecError
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
+from astraml_ray.spec.job import Task
 from astraml_ray.spec.loading import dump_spec, parse_document, parse_spec
 from astraml_ray.training.advice import advise
 from astraml_ray.training.models import (
@@ -31,16 +34,12 @@ from astraml_ray.training.models import (
 )
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import ValueOf, dataset_secret, require_source
+from astraml_ray.training.tasks import TASKS
 
 __all__ = ["RunInputs", "load_inputs", "prepare", "store_inputs"]
 
 _TOKENIZER_LETTERS = 64_000_000
 _SAMPLE_ROWS = 1000
-_METRICS = {
-    "text-classification": ("loss", "accuracy", "f1_macro"),
-    "causal-lm": ("loss", "accuracy", "perplexity"),
-    "masked-lm": ("loss", "accuracy", "perplexity"),
-}
 
 
 @dataclass(frozen=True)
@@ -84,18 +83,15 @@ def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None
     require_source(spec, secrets)
     blueprint = find_blueprint(spec.model)
     config = load_config(blueprint)
-    needs_label = {"auto": None, "text-classification": True}.get(spec.task, False)
-    manifest = build_manifest(
-        spec.dataset, needs_label=needs_label, cache=settings.cache, secret=dataset_secret(spec, secrets)
-    )
-    task: Any = "text-classification" if spec.task == "auto" and manifest.label else _task_of(spec.task, config)
+    manifest = build_manifest(spec.dataset, task=spec.task, cache=settings.cache, secret=dataset_secret(spec, secrets))
+    task = _task_of(spec.task, manifest, config)
     _check_monitor(spec, task)
     tokenizer = load_tokenizer(blueprint, lambda: _tokenizer_texts(manifest, spec.seed))
     if task == "masked-lm" and tokenizer.mask_token is None:
         raise ModelError("its tokenizer has no mask token", param="/task", hint="choose task causal-lm")
     config = adapt_config(config, tokenizer, manifest.labels, spec.hyperparams, scratch=blueprint.scratch)
     max_length = context_length(config, tokenizer, spec.hyperparams.max_length)
-    encoder = Encoder(
+    encoder = TextEncoder(
         tokenizer.backend_tokenizer.to_str(),
         task,
         max_length,
@@ -116,10 +112,13 @@ def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None
     return inputs, warnings
 
 
-def _task_of(wanted: str, config: Any) -> Any:
-    """The task; `auto` without labels goes by what the model was made for."""
+def _task_of(wanted: Task, manifest: Manifest, config: Any) -> Any:
+    """The task; `auto` goes by the columns, and without labels by what the model was made for."""
     if wanted != "auto":
         return wanted
+    if manifest.target is not None:
+        content = next(role for role in ("image", "tokens", "text") if role in manifest.columns)
+        return {"image": "image", "tokens": "token", "text": "text"}[content] + "-classification"
     made_for = " ".join(config.architectures or [])
     if "CausalLM" in made_for or "LMHead" in made_for:
         return "causal-lm"
@@ -134,8 +133,8 @@ def _task_of(wanted: str, config: Any) -> Any:
 
 def _check_monitor(spec: JobSpec, task: str) -> None:
     rule = spec.hyperparams.early_stopping
-    if rule is not None and rule.monitor.removeprefix("validation/") not in _METRICS[task]:
-        known = ", ".join(f"validation/{name}" for name in _METRICS[task])
+    if rule is not None and rule.monitor.removeprefix("validation/") not in TASKS[task].metrics:
+        known = ", ".join(f"validation/{name}" for name in TASKS[task].metrics)
         problem = Problem("/hyperparams/early_stopping/monitor", f"{task} has no {rule.monitor}; it has {known}")
         raise SpecError([problem])
 
@@ -161,8 +160,9 @@ def _tokenizer_texts(manifest: Manifest, seed: int) -> list[str]:
 
 def _truncated_share(inputs: RunInputs) -> float:
     texts = list(itertools.islice(_texts(inputs.manifest, inputs.spec.seed), _SAMPLE_ROWS))
+    max_length = inputs.spec.hyperparams.max_length or 0
     lengths = [len(ids) for ids in inputs.tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
-    return sum(length > inputs.encoder.max_length for length in lengths) / max(1, len(lengths))
+    return sum(length > max_length for length in lengths) / max(1, len(lengths))
 
 
 def store_inputs(inputs: RunInputs, folder: RunFolder) -> None:
@@ -173,7 +173,7 @@ def store_inputs(inputs: RunInputs, folder: RunFolder) -> None:
         folder.upload(Path(temporary), "inputs")
     folder.write("manifest.json", inputs.manifest.to_json().encode())
     folder.write("spec.yaml", dump_spec(inputs.spec).encode())
-    document = {"encoder": asdict(inputs.encoder), "blueprint": asdict(inputs.blueprint)}
+    document = {"encoder": encoder_to_plain(inputs.encoder), "blueprint": asdict(inputs.blueprint)}
     folder.write("inputs.json", json.dumps(document, indent=1).encode())
 
 
@@ -185,7 +185,6 @@ def load_inputs(folder: RunFolder, *, secrets: ValueOf | None = None) -> RunInpu
         SpecError: It names a secret where there are none.
     """
     document = json.loads(folder.read("inputs.json"))
-    encoder = document["encoder"]
     spec = parse_spec(parse_document(folder.read("spec.yaml").decode(), source="spec.yaml"))
     require_source(spec, secrets)
     with tempfile.TemporaryDirectory() as temporary:
@@ -196,7 +195,7 @@ def load_inputs(folder: RunFolder, *, secrets: ValueOf | None = None) -> RunInpu
     return RunInputs(
         spec,
         replace(manifest, secret=dataset_secret(spec, secrets)),
-        Encoder(**{**encoder, "classes": tuple(encoder["classes"])}),
+        encoder_from_plain(document["encoder"]),
         Blueprint(**document["blueprint"]),
         config,
         tokenizer,

@@ -21,6 +21,7 @@ from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
+from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
 from astraml_ray.training.batching import cutting
 from astraml_ray.training.channel import ChannelReporter, SilentReporter, line_shipper
@@ -31,12 +32,13 @@ from astraml_ray.training.logs import capture_logs
 from astraml_ray.training.loop import Outcome, Reporter, train
 from astraml_ray.training.memory import memory_errors
 from astraml_ray.training.models import build_model
-from astraml_ray.training.objective import Objective
+from astraml_ray.training.objectives.objective import Objective
 from astraml_ray.training.preparation import RunInputs
 from astraml_ray.training.records import Recorder
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import masked_error, masker_of, variables_of
 from astraml_ray.training.stop import STOP_CODES
+from astraml_ray.training.tasks import objective_of
 from astraml_ray.training.timetable import Timetable
 
 __all__ = ["Assignment", "split_reader", "train_worker"]
@@ -77,7 +79,7 @@ def split_reader(inputs: RunInputs, split: str, world_size: int) -> BlockReader:
         inputs.spec.seed,
         inputs.spec.hyperparams.batch_size,
         world_size,
-        inputs.spec.augmentation if training else (),
+        augmentations_of(inputs.spec.augmentation, inputs.spec.task) if training else (),
         shuffle=training,
     )
 
@@ -132,7 +134,7 @@ def _train(assignment: Assignment, world: World, reporter: Reporter) -> tuple[to
 
     with memory_errors(lambda: "the model did not fit into memory", param="/model"):
         model = build_model(spec.task, inputs.config, inputs.blueprint, seed=spec.seed).to(world.device)
-    objective = Objective(spec.task, len(inputs.manifest.labels), inputs.tokenizer.pad_token_id)
+    objective = objective_of(spec.task, len(inputs.manifest.labels), inputs.tokenizer.pad_token_id)
     checkpoints = FolderCheckpoints(folder, keep=spec.checkpoint.keep)
     timetable = Timetable.of(spec.hyperparams, inputs.train_rows)
     outcome = train(
@@ -197,6 +199,7 @@ def _stream(position: Position, assignment: Assignment, timetable: Timetable, wo
     tables = shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
     return micro_batches(
         tables,
+        schema=assignment.inputs.encoder.schema,
         rows_per_epoch=timetable.rows,
         batch_size=timetable.batch_size,
         epochs=timetable.epochs,
@@ -236,8 +239,8 @@ def _test(
     if "test" not in inputs.manifest.splits:
         return {}
     rows = EvaluationRows(split_reader(inputs, "test", world.world_size), world.world_rank)
-    cut = cutting(objective, inputs.spec.hyperparams.batch_size, world, divisor=assignment.divisor)
-    with memory_errors(lambda: f"the test set did not fit into memory, at {cut['most']} sequences at a time"):
+    cut = cutting(inputs.spec.hyperparams.batch_size, world, divisor=assignment.divisor)
+    with memory_errors(lambda: f"the test set did not fit into memory, at {cut.most} rows at a time"):
         metrics = evaluate(
             model,
             rows,

@@ -6,7 +6,7 @@ import numpy as np
 
 from astraml_ray.data.augmentation import AUGMENTATIONS, augment_texts
 from astraml_ray.data.keyed import row_keys, uniforms
-from astraml_ray.spec.augmentation import CaseNoise, RandomDeletion, RandomMask, RandomSwap
+from astraml_ray.spec.text_augmentation import CaseNoise, RandomDeletion, RandomMask, RandomSwap
 
 TEXTS = [f"the quick brown fox {i} jumps over the lazy dog" for i in range(500)]
 KEYS = row_keys(1, 2, np.arange(500))

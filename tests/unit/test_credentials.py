@@ -20,9 +20,10 @@ from astraml_ray.access.fields import field_of
 from astraml_ray.access.inline_secrets import SECRET_NAME
 from astraml_ray.cli.s3_server import serve_s3
 from astraml_ray.data.credentials import Access, parse_credentials
-from astraml_ray.data.manifest import Manifest, read_rows
+from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.masking import Masker, mask_data, maskable_parts
 from astraml_ray.data.prepare import build_manifest
+from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import AstraError, DataError, SpecError
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.dataset import DatasetSpec
@@ -196,14 +197,14 @@ def test_a_dataset_is_read_with_its_own_credentials_only(tmp_path: Path, monkeyp
         text = json.dumps({**keys, "endpoint_url": server.endpoint_url, "region": "us-east-1"})
         wrong = json.dumps({**json.loads(text), "secret_access_key": SECRET})
         spec = DatasetSpec(path="s3://bucket/d")
-        manifest = build_manifest(spec, needs_label=True, cache=tmp_path / "c", secret=partial(given, text))
+        manifest = build_manifest(spec, task="text-classification", cache=tmp_path / "c", secret=partial(given, text))
         assert read_rows(manifest, manifest.splits["train"], 0).num_rows == 40
         told = manifest.to_json()
         assert (server.secret_key in told, server.access_key in told, "secret" in json.loads(told)) == (False,) * 3
         again = Manifest.from_json(told)
         assert (again, again.digest()) == (manifest, manifest.digest())
         with pytest.raises(AstraError) as caught:
-            build_manifest(spec, needs_label=True, cache=tmp_path / "c", secret=partial(given, wrong))
+            build_manifest(spec, task="text-classification", cache=tmp_path / "c", secret=partial(given, wrong))
         assert SECRET not in str(caught.value)
 
 

@@ -14,17 +14,18 @@ import pytest
 
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.data import formats
-from astraml_ray.data.manifest import Manifest, read_rows
+from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.prepare import build_manifest
+from astraml_ray.data.rows import read_rows
 from astraml_ray.data.splits import split_of
 from astraml_ray.errors import AstraError, DataError, InfrastructureError
 from astraml_ray.spec.loading import parse_spec
 from tests.conftest import word_rows, write_dataset
 
 
-def manifest_of(dataset: object, cache: Path, *, needs_label: bool | None = None) -> Manifest:
+def manifest_of(dataset: object, cache: Path, *, task: str = "auto") -> Manifest:
     spec = parse_spec({"dataset": dataset, "model": "m"}).dataset
-    return build_manifest(spec, needs_label=needs_label, cache=cache)
+    return build_manifest(spec, task=task, cache=cache)
 
 
 def texts_of(manifest: Manifest, split: str) -> list[str]:
@@ -32,9 +33,9 @@ def texts_of(manifest: Manifest, split: str) -> list[str]:
     return [text for i in range(len(part.fragments)) for text in read_rows(manifest, part, i)["text"].to_pylist()]
 
 
-def error_of(dataset: object, cache: Path, *, needs_label: bool | None = None) -> AstraError:
+def error_of(dataset: object, cache: Path, *, task: str = "auto") -> AstraError:
     with pytest.raises(AstraError) as caught:
-        manifest_of(dataset, cache, needs_label=needs_label)
+        manifest_of(dataset, cache, task=task)
     return caught.value
 
 
@@ -73,7 +74,7 @@ def test_formats_give_the_same_rows(
 def test_text_files_have_one_row_per_line(tmp_path: Path) -> None:
     (tmp_path / "corpus.txt").write_text("one\n\ntwo\r\nthree")
     manifest = manifest_of(
-        {"path": str(tmp_path / "corpus.txt"), "validation_fraction": 0.001}, tmp_path / "c", needs_label=False
+        {"path": str(tmp_path / "corpus.txt"), "validation_fraction": 0.001}, tmp_path / "c", task="masked-lm"
     )
     assert sorted(texts_of(manifest, "train") + texts_of(manifest, "validation")) == ["one", "three", "two"]
     assert manifest.splits["validation"].total_rows == 1
@@ -217,8 +218,8 @@ class TestErrors:
 
     def test_label_is_needed_for_classification(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"text": ["a", "b"]}), tmp_path / "train.parquet")
-        assert "label" in error_of(str(tmp_path), tmp_path / "c", needs_label=True).message
-        assert manifest_of(str(tmp_path), tmp_path / "c").label is None
+        assert "label" in error_of(str(tmp_path), tmp_path / "c", task="text-classification").message
+        assert manifest_of(str(tmp_path), tmp_path / "c").target is None
 
     @pytest.mark.parametrize(
         ("name", "content"),

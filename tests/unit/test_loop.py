@@ -21,20 +21,23 @@ import torch.multiprocessing as mp
 from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, GPT2Config, GPT2LMHeadModel
 
 from astraml_ray.data.blocks import BlockReader
-from astraml_ray.data.encoding import Encoder, train_tokenizer
+from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
+from astraml_ray.data.encoding.tokenizers import train_tokenizer
 from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, micro_batches
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.errors import MemoryExhaustedError, NumericError
 from astraml_ray.spec import EarlyStopping, Hyperparams, Interval
 from astraml_ray.spec.loading import parse_spec
+from astraml_ray.training.batching import Batch
 from astraml_ray.training.checkpoint import MemoryCheckpoints, Progress, weights_of
 from astraml_ray.training.collectives import World
 from astraml_ray.training.evaluation import EvaluationRows
 from astraml_ray.training.loop import Outcome, train
 from astraml_ray.training.models import Blueprint, build_model
 from astraml_ray.training.narration import Narrator
-from astraml_ray.training.objective import Objective
+from astraml_ray.training.objectives.classification import TextClassification
 from astraml_ray.training.stop import STOP_CODES
+from astraml_ray.training.tasks import objective_of
 from astraml_ray.training.timetable import Timetable, lr_factor
 from tests.conftest import word_rows, write_dataset
 
@@ -92,6 +95,7 @@ class Setting:
             tables = local_blocks(train_reader, epochs=hyper.epochs, world_rank=world.world_rank, position=position)
             return micro_batches(
                 tables,
+                schema=SEQUENCES,
                 rows_per_epoch=timetable.rows,
                 batch_size=timetable.batch_size,
                 epochs=hyper.epochs,
@@ -106,7 +110,7 @@ class Setting:
             batches,
             timetable=timetable,
             hyper=hyper,
-            objective=Objective(self.task, self.classes, 0),
+            objective=objective_of(self.task, self.classes, 0),
             validation=validation,
             checkpoints=checkpoints or MemoryCheckpoints(),
             reporter=log,
@@ -125,10 +129,10 @@ class Setting:
 def make_setting(folder: Path, task: str, *, dropout: float = 0.0) -> Setting:
     write_dataset(folder, rows=ROWS, group=13)
     manifest = build_manifest(
-        parse_spec({"dataset": str(folder), "model": "m"}).dataset, needs_label=True, cache=folder / "c"
+        parse_spec({"dataset": str(folder), "model": "m"}).dataset, task="text-classification", cache=folder / "c"
     )
     tokenizer = train_tokenizer(word_rows(300)["text"].to_pylist(), kind="wordpiece", vocab_size=200)
-    encoder = Encoder(tokenizer, task, 24, manifest.labels, "[MASK]")  # type: ignore[arg-type]
+    encoder = TextEncoder(tokenizer, task, 24, manifest.labels, "[MASK]")  # type: ignore[arg-type]
     readers = {
         name: BlockReader(manifest, split, encoder, 7, 8, 1, shuffle=name == "train")
         for name, split in manifest.splits.items()
@@ -230,13 +234,13 @@ def test_two_workers_equal_one_also_with_accumulation_and_an_idle_worker(exact: 
 def test_a_divided_micro_batch_gives_the_same_result(exact: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     """101 rows in micro-batches of 16: 8 parts are two rows each, and the last ones of an epoch have fewer."""
     largest: list[int] = []
-    forward = Objective.logits_and_targets
+    moved = Batch.to
 
-    def watched(self: Objective, model: Any, batch: Any) -> Any:
-        largest[-1] = max(largest[-1], len(batch.input_ids))
-        return forward(self, model, batch)
+    def watched(self: Batch, device: torch.device) -> Batch:
+        largest[-1] = max(largest[-1], len(self.labels))
+        return moved(self, device)
 
-    monkeypatch.setattr(Objective, "logits_and_targets", watched)
+    monkeypatch.setattr(Batch, "to", watched)
     fields = {"batch_size": 16, "gradient_accumulation_steps": 2, "epochs": 1, "eval_every": "1 epochs"}
     runs = []
     for divisor in (1, 2, 8):
@@ -453,7 +457,7 @@ def test_memory_error_says_how_to_go_on(noisy: Setting, monkeypatch: pytest.Monk
     def exhausted(*_: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Objective, "loss_sum", exhausted)
+    monkeypatch.setattr(TextClassification, "loss_sum", exhausted)
     with pytest.raises(MemoryExhaustedError) as caught:
         noisy.run(hyper())
     assert "double gradient_accumulation_steps" in (caught.value.hint or "")

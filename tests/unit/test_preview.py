@@ -18,18 +18,19 @@ from astraml_ray.cli.main import main
 from astraml_ray.cli.preview_page import preview_html, preview_page
 from astraml_ray.data import plan
 from astraml_ray.data.blocks import BlockReader
-from astraml_ray.data.encoding import Encoder, train_tokenizer
+from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
+from astraml_ray.data.encoding.tokenizers import train_tokenizer
 from astraml_ray.data.microbatches import local_blocks, micro_batches
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.data.previews import mark_changes, preview
-from astraml_ray.spec.augmentation import PRESETS
 from astraml_ray.spec.loading import parse_spec
+from astraml_ray.spec.text_augmentation import TEXT_PRESETS
 from tests.conftest import word_rows, write_dataset
 
 ROWS, SEED, MASK = 101, 7, "[MASK]"
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(TEXT_PRESETS))
 @pytest.mark.parametrize("blocks", ["one", "many"])
 @pytest.mark.parametrize("validation", [True, False])
 def test_after_is_what_the_stream_trains_on(
@@ -44,24 +45,26 @@ def test_after_is_what_the_stream_trains_on(
         monkeypatch.setitem(plan.run_blocks.__kwdefaults__, "block_bytes", 1)
     dataset = parse_spec({"dataset": str(folder), "model": "m"}).dataset
     tokenizer = train_tokenizer(word_rows(300)["text"].to_pylist(), kind="wordpiece", vocab_size=300)
-    trained = build_manifest(dataset, needs_label=True, cache=tmp_path / "c")
-    encoder = Encoder(tokenizer, "text-classification", 40, trained.labels, MASK)
+    trained = build_manifest(dataset, task="text-classification", cache=tmp_path / "c")
+    encoder = TextEncoder(tokenizer, "text-classification", 40, trained.labels, MASK)
     split = trained.splits["train"]
-    reader = BlockReader(trained, split, encoder, SEED, 8, 2, PRESETS[name])
+    reader = BlockReader(trained, split, encoder, SEED, 8, 2, TEXT_PRESETS[name])
     streamed = {}
     for rank in range(2):
         tables = local_blocks(reader, epochs=1, world_rank=rank)
         total = split.total_rows
-        for batch in micro_batches(tables, rows_per_epoch=total, batch_size=8, epochs=1, world_rank=rank, world_size=2):
+        for batch in micro_batches(
+            tables, schema=SEQUENCES, rows_per_epoch=total, batch_size=8, epochs=1, world_rank=rank, world_size=2
+        ):
             streamed |= {row["position"]: row["input_ids"] for row in batch.table.to_pylist()}
 
-    shown_manifest = build_manifest(dataset, needs_label=False, cache=tmp_path / "c")
-    pairs = list(preview(shown_manifest, PRESETS[name], seed=SEED, rows=60, mask=MASK))
+    shown_manifest = build_manifest(dataset, task="masked-lm", cache=tmp_path / "c")
+    pairs = list(preview(shown_manifest, TEXT_PRESETS[name], seed=SEED, rows=60, mask=MASK))
     assert [pair.position for pair in pairs] == list(range(60))
     assert sum(pair.before != pair.after for pair in pairs) > 5
     encode = _tokenizer(tokenizer)
     assert [encode(pair.after) for pair in pairs] == [streamed[pair.position] for pair in pairs]
-    assert len(list(preview(shown_manifest, PRESETS[name], seed=SEED, rows=10_000, mask=MASK))) == split.total_rows
+    assert len(list(preview(shown_manifest, TEXT_PRESETS[name], seed=SEED, rows=10_000, mask=MASK))) == split.total_rows
 
 
 def _tokenizer(text: str):  # type: ignore[no-untyped-def]
@@ -158,7 +161,7 @@ def test_command_with_a_name_a_file_and_a_page(dataset: Path, tmp_path: Path) ->
     code, out, _ = run(str(dataset), "--augmentation", "strong", "-n", "5", "--output", "json")
     found = json.loads(out)
     assert (code, found["epoch"], found["seed"], len(found["rows"])) == (0, 0, 0, 5)
-    assert [one["type"] for one in found["augmentation"]] == [one.type for one in PRESETS["strong"]]
+    assert [one["type"] for one in found["augmentation"]] == [one.type for one in TEXT_PRESETS["strong"]]
     assert (
         found["rows"]
         != json.loads(run(str(dataset), "--augmentation", "strong", "-n", "5", "--seed", "1", "--output", "json")[1])[

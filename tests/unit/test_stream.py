@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from astraml_ray.data.blocks import BlockReader
-from astraml_ray.data.encoding import Encoder, train_tokenizer
-from astraml_ray.data.microbatches import MicroBatch, Position, error_table, local_blocks, micro_batches
+from astraml_ray.data.encoding.schema import error_table
+from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
+from astraml_ray.data.encoding.tokenizers import train_tokenizer
+from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, micro_batches
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.errors import DataError
-from astraml_ray.spec.augmentation import CaseNoise, RandomDeletion, RandomMask, RandomSwap
 from astraml_ray.spec.loading import parse_spec
+from astraml_ray.spec.text_augmentation import CaseNoise, RandomDeletion, RandomMask, RandomSwap
 from tests.conftest import word_rows, write_dataset
 
 ROWS, BATCH, EPOCHS = 101, 8, 2
@@ -27,12 +29,12 @@ Row = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 def make_reader(tmp_path_factory: pytest.TempPathFactory) -> object:
     folder = write_dataset(tmp_path_factory.mktemp("stream"), rows=ROWS, group=13)
     manifest = build_manifest(
-        parse_spec({"dataset": str(folder), "model": "m"}).dataset, needs_label=True, cache=folder / "c"
+        parse_spec({"dataset": str(folder), "model": "m"}).dataset, task="text-classification", cache=folder / "c"
     )
     tokenizer = train_tokenizer(word_rows(300)["text"].to_pylist(), kind="wordpiece", vocab_size=300)
 
     def make(world_size: int, task: str = "text-classification", *, augmented: bool = True) -> BlockReader:
-        encoder = Encoder(tokenizer, task, 6, manifest.labels, "[MASK]")  # type: ignore[arg-type]
+        encoder = TextEncoder(tokenizer, task, 6, manifest.labels, "[MASK]")  # type: ignore[arg-type]
         return BlockReader(
             manifest, manifest.splits["train"], encoder, 7, BATCH, world_size, AUGMENTATIONS if augmented else ()
         )
@@ -45,6 +47,7 @@ def batches(reader: BlockReader, rank: int, position: Position | None = None) ->
     return list(
         micro_batches(
             tables,
+            schema=SEQUENCES,
             rows_per_epoch=ROWS,
             batch_size=BATCH,
             epochs=EPOCHS,
@@ -111,13 +114,17 @@ def test_a_lost_or_misplaced_row_is_noticed(make_reader) -> None:  # type: ignor
         if broken == tables:
             continue
         with pytest.raises(RuntimeError):
-            list(micro_batches([*broken, tables[0]], rows_per_epoch=ROWS + 50, batch_size=BATCH, epochs=1))
+            list(
+                micro_batches(
+                    [*broken, tables[0]], schema=SEQUENCES, rows_per_epoch=ROWS + 50, batch_size=BATCH, epochs=1
+                )
+            )
 
 
 def test_an_error_in_a_task_arrives_whole(make_reader) -> None:  # type: ignore[no-untyped-def]
-    table = error_table(DataError("is damaged", param="s3://b/k", hint="write it again"))
+    table = error_table(DataError("is damaged", param="s3://b/k", hint="write it again"), SEQUENCES)
     with pytest.raises(DataError, match="is damaged") as caught:
-        list(micro_batches([table], rows_per_epoch=5, batch_size=2, epochs=1))
+        list(micro_batches([table], schema=SEQUENCES, rows_per_epoch=5, batch_size=2, epochs=1))
     assert (caught.value.param, caught.value.hint) == ("s3://b/k", "write it again")
 
 

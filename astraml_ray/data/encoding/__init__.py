@@ -1,0 +1,1 @@
+"""From rows to what a model takes: token ids, pixels, targets. No torch in a data task."""

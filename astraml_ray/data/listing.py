@@ -37,7 +37,8 @@ def stems(prefix: str, entries: Sequence[str], most: int = _AT_ONCE) -> list[str
             break
     # An entry that is short may be the beginning of others: its stem finds them too.
     apart = [stem for stem in best if not any(stem.startswith(other) for other in best if other != stem)]
-    return [os.path.commonprefix([entry for entry in entries if entry.startswith(stem)]) for stem in apart]
+    groups = [[entry for entry in entries if entry.startswith(stem)] for stem in apart]
+    return [os.path.commonprefix(group) for group in groups]  # noqa: RUF071 - letter by letter is what is wanted
 
 
 def list_keys(filesystem: RetryingS3, bucket: str, prefix: str, take: Take[T]) -> list[T]:
@@ -62,7 +63,9 @@ class _Listing:
         first = await self._page(prefix)
         if not first.get("IsTruncated"):
             return self._keep(first)
-        level = await self._page(prefix, Delimiter="/") if depth < _DEEPEST else {"IsTruncated": True}
+        if depth == _DEEPEST:
+            return await self._rest(prefix, first)
+        level = await self._page(prefix, Delimiter="/")
         if level.get("IsTruncated"):
             return await self._rest(prefix, first)
         itself = [item for item in level.get("Contents", []) if item["Key"] == prefix]

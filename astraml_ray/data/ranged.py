@@ -167,7 +167,7 @@ class RangedFile(io.RawIOBase):
         if position >= self._size - len(footer):
             self._start, self._buffer = self._size - len(footer), footer
             return
-        sequential = self._start <= position == self._start + len(self._buffer)
+        sequential = bool(self._buffer) and self._start <= position <= self._start + len(self._buffer)
         self._ahead = min(2 * self._ahead, _LONGEST_AHEAD_BYTES) if sequential else _FIRST_AHEAD_BYTES
         start, stop = window_of(position, count, self._size, self._ahead)
         # What is read already is not read again.

@@ -41,7 +41,7 @@ class RetryPolicy:
         first_pause_s: The longest pause after the first try; it doubles with each. Five times that where the storage
             asks for fewer requests.
         longest_pause_s: No pause is longer, unless the storage asks for it.
-        first_tries: So many tries at an endpoint that has never answered: its name is more likely wrong than it is down.
+        first_tries: Tries at an endpoint that has never answered: its name is more likely wrong than it is down.
     """
 
     deadline_s: float

@@ -18,10 +18,10 @@ from astraml_ray.data.ranged import RangedFile
 from astraml_ray.data.retries import Failure, FailureKind, RetryBudget, RetryPolicy
 from astraml_ray.data.storage_errors import OtherVersionError, WrongLengthError, failure_of, given_up
 
-__all__ = ["PART_BYTES", "RetryingS3", "together"]
+__all__ = ["PART_BYTES", "RetryingS3", "part_size", "together"]
 
 PART_BYTES = 4 << 20
-"""A longer range is read in parts of this size at once."""
+"""A longer range is read in parts of about this size at once."""
 
 _CONNECTIONS = 16
 _CONNECT_S = 5.0
@@ -62,7 +62,8 @@ class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
             "connect_timeout": _CONNECT_S,
             "read_timeout": stall_s,
             "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "max_pool_connections": 2 * _CONNECTIONS,  # so that none waits for one of them, which would count as a stall
+            "max_pool_connections": 2
+            * _CONNECTIONS,  # so that none waits for one of them, which would count as a stall
         }
         super().__init__(**{**options, "config_kwargs": {**config, **options.get("config_kwargs", {})}})
         self.tried_again = 0
@@ -156,7 +157,8 @@ class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
         """
         buffer = bytearray(stop - start)
         view = memoryview(buffer)
-        parts = [_Part(start + at, view[at : at + PART_BYTES]) for at in range(0, len(buffer), PART_BYTES)]
+        step = part_size(len(buffer))
+        parts = [_Part(start + at, view[at : at + step]) for at in range(0, len(buffer), step)]
         await together(self._fill(path, part, etag, size) for part in parts)
         return bytes(buffer)
 
@@ -248,6 +250,11 @@ class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
         info = self.info(path, refresh=True)
         etag, size = info["ETag"].strip('"'), info["size"]
         return RangedFile(lambda start, stop: self.fetch(path, start, stop, etag, size), size)
+
+
+def part_size(count: int) -> int:
+    """Bytes of each part of a range of `count` bytes: about PART_BYTES, and no small one at the end."""
+    return max(1, -(-count // max(1, round(count / PART_BYTES))))
 
 
 def _check(answer: Any, begin: int, end: int, size: int, etag: str) -> None:

@@ -62,17 +62,17 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, ClientError):
         return _refusal(error, cause)
     if isinstance(error, EndpointConnectionError):
-        # aiobotocore says this of broken connections as well.
+        # aiobotocore says this of connections that broke as well.
         inner = error.kwargs.get("error")
-        reached = isinstance(inner, aiohttp.ClientConnectionError) and not isinstance(
-            inner, aiohttp.ClientConnectorError
-        )
-        return Failure(FailureKind.PASSING if reached else FailureKind.UNREACHABLE, cause)
+        if isinstance(inner, aiohttp.ClientConnectionError) and not isinstance(inner, aiohttp.ClientConnectorError):
+            return Failure(FailureKind.PASSING, f"the connection broke: {first_line(inner)}")
+        return Failure(FailureKind.UNREACHABLE, cause)
     if isinstance(error, (ConnectTimeoutError, ProxyConnectionError, SSLError)):
         return Failure(FailureKind.UNREACHABLE, cause)
-    passing = (HTTPClientError, IncompleteReadError, ResponseParserError, CredentialRetrievalError)
-    passing += (MetadataRetrievalError, WrongLengthError, aiohttp.ClientError, asyncio.TimeoutError, TimeoutError)
-    if isinstance(error, (*passing, ConnectionError)):
+    timeouts = (asyncio.TimeoutError, TimeoutError)  # one class since Python 3.11
+    answers = (IncompleteReadError, ResponseParserError, WrongLengthError)
+    accounts = (CredentialRetrievalError, MetadataRetrievalError)
+    if isinstance(error, (HTTPClientError, aiohttp.ClientError, ConnectionError, *timeouts, *answers, *accounts)):
         return Failure(FailureKind.PASSING, cause)
     return Failure(FailureKind.FINAL, cause)
 

@@ -20,7 +20,7 @@ from astraml_ray.data.storage_errors import OtherVersionError, WrongLengthError,
 
 __all__ = ["PART_BYTES", "RetryingS3", "part_size", "together"]
 
-PART_BYTES = 4 << 20
+PART_BYTES = 8 << 20
 """A longer range is read in parts of about this size at once."""
 
 _CONNECTIONS = 16
@@ -45,7 +45,7 @@ class _Part:
 class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
     """An S3 filesystem whose requests are all made and tried again here: neither botocore nor s3fs does as well.
 
-    A range is read in parts at once. A part that breaks off goes on behind its last byte; one that brings fewer than
+    A long range is read in parts at once. A part that breaks off goes on behind its last byte; one that brings fewer than
     256 KiB in `stall_s` seconds is asked for again on another connection.
     """
 

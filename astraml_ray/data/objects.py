@@ -96,14 +96,22 @@ def _in_bucket(filesystem: Any, path: str) -> tuple[list[ObjectInfo], bool]:
     objects = list_keys(filesystem, bucket, prefix, take)
     if some:
         return objects, True
-    if not filesystem.exists(bucket):
-        raise FileNotFoundError("the bucket does not exist")
+    _check_bucket(filesystem, bucket)
     try:
         info = filesystem.info(path, refresh=True) if key else {"type": "directory", "size": 0}
     except FileNotFoundError:
         return [], False
     one = info["type"] == "file" and info["size"] and not _hidden(key.rsplit("/", 1)[-1])
     return ([_object(filesystem, path, info)] if one else []), True
+
+
+def _check_bucket(filesystem: Any, bucket: str) -> None:
+    try:
+        filesystem.call_s3("head_bucket", Bucket=bucket)
+    except FileNotFoundError as error:
+        raise FileNotFoundError("the bucket does not exist") from error
+    except PermissionError:
+        return  # it is there
 
 
 def _in_folder(filesystem: Any, path: str) -> tuple[list[ObjectInfo], bool]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import s3fs
 from botocore.exceptions import ClientError
-from fsspec.asyn import sync_wrapper
+from fsspec.asyn import sync, sync_wrapper
 from s3fs.errors import translate_boto_error
 
 from astraml_ray.data.ranged import RangedFile
@@ -45,8 +45,8 @@ class _Part:
 class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
     """An S3 filesystem whose requests are all made and tried again here: neither botocore nor s3fs does as well.
 
-    A long range is read in parts at once. A part that breaks off goes on behind its last byte; one that brings fewer than
-    256 KiB in `stall_s` seconds is asked for again on another connection.
+    A long range is read in parts at once. A part that breaks off goes on behind its last byte; one that brings fewer
+    than 256 KiB in `stall_s` seconds is asked for again on another connection.
     """
 
     retries = 1
@@ -175,7 +175,7 @@ class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
                 answer["Body"].close()
 
         try:
-            return await self._persist(f"s3://{path}", attempt, part=part, known=True)
+            return await self._persist(f"s3://{self._strip_protocol(path)}", attempt, part=part, known=True)
         except ClientError as error:
             refusal = error
         if _code(refusal) in ("PreconditionFailed", "412", "InvalidRange"):
@@ -210,9 +210,9 @@ class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
         if start is None and end is None:
             head, etag, size = await self._head(path)
             return head if len(head) == size else head + await self._fetch(path, len(head), size, etag, size)
-        info = await self._info(path, refresh=True)
-        begin, stop, _ = slice(start, end).indices(info["size"])
-        return await self._fetch(path, begin, max(begin, stop), info["ETag"].strip('"'), info["size"])
+        etag, size = await self._pin(path)
+        begin, stop, _ = slice(start, end).indices(size)
+        return await self._fetch(path, begin, max(begin, stop), etag, size)
 
     async def _head(self, path: str) -> tuple[bytes, str, int]:
         """The first part of an object, its ETag and its size, of one version."""
@@ -230,7 +230,7 @@ class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
                 answer["Body"].close()
 
         try:
-            return await self._persist(f"s3://{path}", attempt)
+            return await self._persist(f"s3://{self._strip_protocol(path)}", attempt)
         except ClientError as error:
             refusal = error
         if _code(refusal) == "InvalidRange":
@@ -238,17 +238,22 @@ class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
         raise translate_boto_error(refusal)
 
     async def _get_file(self, rpath: str, lpath: str, **options: Any) -> None:
-        info = await self._info(rpath, refresh=True)
+        etag, size = await self._pin(rpath)
         with open(lpath, "wb") as file:
-            for start in range(0, info["size"], _PIECE_BYTES):
-                stop = min(start + _PIECE_BYTES, info["size"])
-                file.write(await self._fetch(rpath, start, stop, info["ETag"].strip('"'), info["size"]))
+            for start in range(0, size, _PIECE_BYTES):
+                file.write(await self._fetch(rpath, start, min(start + _PIECE_BYTES, size), etag, size))
+
+    async def _pin(self, path: str) -> tuple[str, int]:
+        """The ETag and the size of an object as it is now."""
+        info = await self._info(path, refresh=True)
+        if info["type"] != "file":
+            raise FileNotFoundError(path)
+        return info["ETag"].strip('"'), info["size"]
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if mode != "rb":
             return super()._open(path, mode, **options)
-        info = self.info(path, refresh=True)
-        etag, size = info["ETag"].strip('"'), info["size"]
+        etag, size = sync(self.loop, self._pin, path)
         return RangedFile(lambda start, stop: self.fetch(path, start, stop, etag, size), size)
 
 

@@ -257,6 +257,23 @@ def test_a_server_that_knows_if_match(blob: tuple[ObjectInfo, Access, bytes], s3
     assert [request.method for request in proxy.requests] == ["GET", "HEAD"]
 
 
+def test_arrow_hands_on_why_a_row_group_cannot_be_read(s3: S3Server, proxy: FaultyProxy) -> None:
+    """It reads in threads of its own; the footer is known from before."""
+    file = s3.folder / "bucket" / "rewritten.parquet"
+    noise = pa.array([os.urandom(60) for _ in range(30_000)])
+    pq.write_table(word_rows(30_000).append_column("noise", noise), file, row_group_size=10_000)
+    access = Access(proxy.address)
+    info = describe("s3://bucket/rewritten.parquet", access)
+    fragments = fragments_of(0, info, "parquet", access)
+    proxy.plan = lambda *_: "403"
+    with pytest.raises(DataError, match="denied"):
+        read_fragment(info, fragments[0], "parquet", ["text"], access)
+    proxy.plan = lambda *_: None
+    file.write_bytes(bytes(info.size))
+    with pytest.raises(DataError, match="changed under the run"):
+        read_fragment(info, fragments[0], "parquet", ["text"], access)
+
+
 def test_an_object_that_vanishes(blob: tuple[ObjectInfo, Access, bytes], s3: S3Server) -> None:
     info, access, _ = blob
     (s3.folder / "bucket" / "blobs" / "blob").unlink()
@@ -312,6 +329,21 @@ def test_a_long_listing_through_faults(s3: S3Server, proxy: FaultyProxy) -> None
     assert proxy.faults().total() > 0
 
 
+@pytest.mark.parametrize("uri", ["s3://no-such-bucket/x", "s3://no-such-bucket"])
+def test_a_bucket_that_is_not_there(uri: str, proxy: FaultyProxy) -> None:
+    with pytest.raises(DataError, match="the bucket does not exist"):
+        list_objects(uri, Access(proxy.address))
+
+
+def test_one_object_by_its_name_and_names_that_are_not_there(s3: S3Server, proxy: FaultyProxy) -> None:
+    (s3.folder / "bucket" / "alone.csv").write_bytes(b"text\n1\n")
+    proxy.plan = seeded(8, 0.4)
+    access = Access(proxy.address)
+    assert list_objects("s3://bucket/alone.csv", access) == [describe("s3://bucket/alone.csv", access)]
+    with pytest.raises(DataError, match="no objects with data"):
+        list_objects("s3://bucket/alone.cs", access)
+
+
 # -- the run's folder
 
 
@@ -325,7 +357,7 @@ def _everything_through_the_proxy(proxy: FaultyProxy, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("_everything_through_the_proxy")
-def test_a_runs_files_are_written_and_read_through_faults(s3: S3Server, proxy: FaultyProxy) -> None:
+def test_a_runs_files_are_written_and_read_through_faults(s3: S3Server, proxy: FaultyProxy, tmp_path: Path) -> None:
     folder = RunFolder("s3://bucket/run")
     proxy.plan = seeded(5, 0.4)
     weights = os.urandom(9_000_000)
@@ -334,6 +366,12 @@ def test_a_runs_files_are_written_and_read_through_faults(s3: S3Server, proxy: F
         assert folder.read(name) == data
         assert (s3.folder / "bucket" / "run" / name).read_bytes() == data
     assert b"".join(folder.pieces("weights")) == weights
+    filesystem, path = resolve(folder.path("weights"))
+    filesystem.get_file(path, str(tmp_path / "weights"))
+    assert (tmp_path / "weights").read_bytes() == weights
+    assert filesystem.cat_file(path, start=5, end=-7) == weights[5:-7]
+    with pytest.raises(FileNotFoundError):
+        filesystem.open("bucket/run")
     assert folder.exists("weights")
     assert folder.names("") == ["empty", "progress.json", "weights"]
     assert proxy.faults().total() > 3

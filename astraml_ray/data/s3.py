@@ -62,8 +62,8 @@ class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
             "connect_timeout": _CONNECT_S,
             "read_timeout": stall_s,
             "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "max_pool_connections": 2
-            * _CONNECTIONS,  # so that none waits for one of them, which would count as a stall
+            # So many that no request waits for one, which would count as a stall.
+            "max_pool_connections": 2 * _CONNECTIONS,
         }
         super().__init__(**{**options, "config_kwargs": {**config, **options.get("config_kwargs", {})}})
         self.tried_again = 0
@@ -110,12 +110,12 @@ class RetryingS3(s3fs.S3FileSystem):  # type: ignore[misc]
             StorageOutageError: The deadline has passed.
             Exception: Of the last try, where another is of no use.
         """
-        tries, mark = 0, 0
-        began = time.monotonic()
+        tries, mark, began = 0, 0, 0.0
         while True:
             tries += 1
             try:
                 async with self._slots:
+                    began = began or time.monotonic()  # not while it waits for its turn
                     found = await attempt()
             except Exception as error:
                 failure = failure_of(error)

@@ -8,6 +8,7 @@ AstraError
 ├── NumericError          exit 22   a loss or a gradient is not finite
 ├── InfrastructureError   exit 30   a worker, the cluster or the network failed; the only class tried again
 │   ├── ResourcesError    exit 30   the cluster cannot hold the run; not tried again
+│   ├── StorageOutageError           storage kept failing until the deadline: its requests were tried again already
 │   └── RepeatedFailureError        the same failure at the same step twice; not tried again
 ├── StorageError          exit 30   the run's folder cannot be read or written
 ├── RunStopped            exit 40   the run was asked to stop: saved, and ready to be resumed
@@ -46,6 +47,7 @@ __all__ = [
     "SpecError",
     "StaleLeaseError",
     "StorageError",
+    "StorageOutageError",
     "StoreBusyError",
     "StoreError",
     "StoreUnavailableError",
@@ -173,6 +175,10 @@ class ResourcesError(InfrastructureError):
 
     code = "resources"
     retryable = False
+
+
+class StorageOutageError(InfrastructureError):
+    """Storage kept failing until the deadline. Its requests were tried again already; a later attempt may do better."""
 
 
 class RepeatedFailureError(InfrastructureError):

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from astraml_ray.errors import Problem, SpecError
+
 __all__ = [
     "RAY_ENVIRONMENT",
     "WORKER_ENVIRONMENT",
@@ -69,6 +71,10 @@ class Settings:
     """Addresses that jobs may name besides public ones, with commas between them."""
     master_key: str | None
     """Keys that secrets are encrypted with, newest first, with commas between them."""
+    storage_deadline_s: float
+    """How long a request to S3 is tried again, without a good piece of what it asked for."""
+    storage_stall_s: float
+    """How long a connection to S3 may bring nothing, or next to nothing, before it is given up for another."""
 
     @property
     def token_path(self) -> Path:
@@ -77,7 +83,11 @@ class Settings:
 
 
 def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """Reads the `ASTRAML_` variables, `RAY_ADDRESS` and `HF_HUB_OFFLINE`."""
+    """Reads the `ASTRAML_` variables, `RAY_ADDRESS` and `HF_HUB_OFFLINE`.
+
+    Raises:
+        SpecError: One of them is no number where one is needed.
+    """
     cache_home = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     home = Path(environment.get("ASTRAML_HOME") or Path.home() / ".astraml").expanduser().absolute()
     return Settings(
@@ -91,8 +101,21 @@ def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         cache=Path(environment.get("ASTRAML_CACHE") or Path(cache_home) / "astraml"),
         ray_address=environment.get("RAY_ADDRESS") or None,
         ray_token_path=environment.get("RAY_AUTH_TOKEN_PATH") or None,
+        storage_deadline_s=_seconds(environment, "ASTRAML_STORAGE_DEADLINE_S", 120.0),
+        storage_stall_s=_seconds(environment, "ASTRAML_STORAGE_STALL_S", 30.0),
         hub_offline=environment.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"},
     )
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    text = environment.get(name) or str(default)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e9:  # NaN is not either
+        raise SpecError([Problem(name, f"{text!r} is no number of seconds above 0")], source="environment")
+    return seconds
 
 
 def _allowed_targets(environment: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from astraml_ray.data.masking import Masker
 from astraml_ray.errors import DataError
+from astraml_ray.settings import load_settings
 
 __all__ = ["OWN", "Access", "Credentials", "parse_credentials"]
 
@@ -54,15 +55,13 @@ class Access:
     secret: Callable[[], str] | None = None
 
     def options(self) -> dict[str, Any]:
-        """What an S3 filesystem takes.
+        """What a RetryingS3 takes.
 
         Raises:
             DataError: The secret holds no credentials.
         """
-        # Two tries: what fails twice is reported, and the run's own retries take over.
-        found: dict[str, Any] = {
-            "config_kwargs": {"connect_timeout": 5, "read_timeout": 60, "retries": {"max_attempts": 2}}
-        }
+        settings = load_settings()
+        found: dict[str, Any] = {"deadline_s": settings.storage_deadline_s, "stall_s": settings.storage_stall_s}
         endpoint_url = self.endpoint_url
         if self.secret is not None:
             credentials = parse_credentials(self.secret())

@@ -1,25 +1,28 @@
-"""Objects and files through fsspec: one way to open, list and read, one way to fail."""
+"""Objects and files: one way to open, list and read, one way to fail."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import fsspec
-import pyarrow as pa
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
 
 from astraml_ray.data.credentials import OWN, Access
-from astraml_ray.errors import AstraError, DataError, InfrastructureError
+from astraml_ray.data.ranged import Footers, RangedFile
+from astraml_ray.data.storage_errors import OtherVersionError, reading
+from astraml_ray.errors import DataError, InfrastructureError
 
 __all__ = ["ObjectInfo", "describe", "join", "list_objects", "open_object", "reading", "resolve"]
 
-_CONNECTION_WORDS = ("connect", "timed out", "timeout", "connection", "unreachable", "resolve")
+_S3 = ("s3://", "s3a://")
+_CHANGED_HINT = "put the object back, or start a new run on the dataset as it is now"
+
+_footers = Footers()
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,12 @@ def resolve(uri: str, access: Access = OWN) -> tuple[Any, str]:
     """
     if "://" not in uri:
         uri = str(Path(uri).expanduser().absolute())
-    options = access.options() if uri.startswith(("s3://", "s3a://")) else {}
+    if uri.startswith(_S3):
+        from astraml_ray.data.s3 import RetryingS3  # what it stands on takes half a second
+
+        return RetryingS3(**access.options()), RetryingS3._strip_protocol(uri)
     try:
-        filesystem, path = fsspec.core.url_to_fs(uri, **options)
+        filesystem, path = fsspec.core.url_to_fs(uri)
     except (ValueError, ImportError) as error:
         raise DataError(
             f"cannot be opened: {error}", param=uri, hint="use s3://bucket/key, file:///path or a plain path"
@@ -54,68 +60,6 @@ def join(base: str, *parts: str) -> str:
     return "/".join([base.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
-@contextmanager
-def reading(uri: str, access: Access = OWN) -> Iterator[None]:
-    """Turns what filesystems, botocore and Arrow raise into an error that says what to do, and no secret."""
-    try:
-        with _explained(uri):
-            yield
-    except AstraError as error:
-        error.message = access.hidden(error.message)
-        raise
-
-
-@contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except AstraError:
-        raise
-    except FileNotFoundError as error:
-        missing = "the bucket does not exist" if "bucket" in str(error).lower() else "does not exist"
-        raise DataError(missing, param=uri, hint="check the name, the endpoint and the profile") from error
-    except (PermissionError, NoCredentialsError, ProfileNotFound) as error:
-        raise DataError(
-            f"access is denied: {error}",
-            param=uri,
-            hint="give this machine credentials that may list and read it (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), or name a secret that holds some: dataset.credentials",
-        ) from error
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"is damaged or not what its name says: {_first_line(error)}",
-            param=uri,
-            hint="write the object again, or take it out of the dataset",
-        ) from error
-    except (ClientError, BotoCoreError, OSError, asyncio.TimeoutError) as error:
-        raise _storage_failure(uri, error) from error
-
-
-def _storage_failure(uri: str, error: BaseException) -> AstraError:
-    text = _first_line(error)
-    if "NoSuchBucket" in text:
-        return DataError("the bucket does not exist", param=uri, hint="check the bucket's name and the endpoint")
-    if any(word in f"{type(error).__name__} {text}".lower() for word in _CONNECTION_WORDS):
-        return InfrastructureError(
-            f"the storage endpoint does not answer: {text}",
-            param=uri,
-            hint="check AWS_ENDPOINT_URL (or dataset.endpoint_url) and that the server runs",
-        )
-    if any(word in text for word in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "403")):
-        return DataError(
-            f"access is denied: {text}",
-            param=uri,
-            hint="check the credentials: this machine's, or those of dataset.credentials",
-        )
-    if "Parquet" in text or "thrift" in text.lower():
-        return DataError(f"is damaged: {text}", param=uri, hint="write the object again")
-    return InfrastructureError(f"reading failed: {text}", param=uri)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
 def list_objects(uri: str, access: Access = OWN) -> list[ObjectInfo]:
     """All objects under a prefix, or the one object of that name, sorted by URI.
 
@@ -124,22 +68,61 @@ def list_objects(uri: str, access: Access = OWN) -> list[ObjectInfo]:
     Raises:
         DataError: Nothing is there, or access is denied.
     """
-    filesystem, path = resolve(uri, access)
     with reading(uri, access):
-        filesystem.invalidate_cache()
-        found = filesystem.find(path, detail=True)
-        if not found and filesystem.protocol in ("s3", ("s3", "s3a")) and not filesystem.exists(path.split("/")[0]):
-            raise FileNotFoundError("the bucket does not exist")
-    root = path.rstrip("/")
-    objects = [
-        _object(filesystem, name, info)
-        for name, info in sorted(found.items())
-        if info["type"] == "file" and info["size"] and not _hidden(name[len(root) :])
-    ]
+        filesystem, path = resolve(uri, access)
+        objects, some = _in_bucket(filesystem, path) if uri.startswith(_S3) else _in_folder(filesystem, path)
     if not objects:
-        hint = "check the prefix" if found else "check the name; a prefix ends at a folder"
+        hint = "check the prefix" if some else "check the name; a prefix ends at a folder"
         raise DataError("no objects with data are there", param=uri, hint=hint)
-    return objects
+    return sorted(objects, key=lambda info: info.uri)
+
+
+def _in_bucket(filesystem: Any, path: str) -> tuple[list[ObjectInfo], bool]:
+    """The objects with data, and whether there are any others."""
+    from astraml_ray.data.listing import list_keys
+
+    bucket, _, key = path.rstrip("/").partition("/")
+    prefix = f"{key}/" if key else ""
+    some = False
+
+    def take(item: dict[str, Any]) -> ObjectInfo | None:
+        nonlocal some
+        some = True
+        name, size = item["Key"], int(item["Size"])
+        if not size or name.endswith("/") or _hidden(name[len(prefix) :]):
+            return None
+        return ObjectInfo(f"s3://{bucket}/{name}", size, _etag({**item, "size": size}))
+
+    objects = list_keys(filesystem, bucket, prefix, take)
+    if some:
+        return objects, True
+    _check_bucket(filesystem, bucket)
+    try:
+        info = filesystem.info(path, refresh=True) if key else {"type": "directory", "size": 0}
+    except FileNotFoundError:
+        return [], False
+    one = info["type"] == "file" and info["size"] and not _hidden(key.rsplit("/", 1)[-1])
+    return ([_object(filesystem, path, info)] if one else []), True
+
+
+def _check_bucket(filesystem: Any, bucket: str) -> None:
+    try:
+        filesystem.call_s3("head_bucket", Bucket=bucket)
+    except FileNotFoundError as error:
+        raise FileNotFoundError("the bucket does not exist") from error
+    except PermissionError:
+        return  # it is there
+
+
+def _in_folder(filesystem: Any, path: str) -> tuple[list[ObjectInfo], bool]:
+    filesystem.invalidate_cache()
+    found = filesystem.find(path, detail=True)
+    root = path.rstrip("/")
+    return [
+        _object(filesystem, name, info)
+        for name, info in found.items()
+        if info["type"] == "file" and info["size"] and not _hidden(name[len(root) :])
+    ], bool(found)
 
 
 def _hidden(relative: str) -> bool:
@@ -158,31 +141,81 @@ def _etag(info: dict[str, Any]) -> str:
 
 def describe(uri: str, access: Access = OWN) -> ObjectInfo:
     """One object as it is now."""
-    filesystem, path = resolve(uri, access)
     with reading(uri, access):
+        filesystem, path = resolve(uri, access)
         fresh = {"refresh": True} if "s3" in filesystem.protocol else {}
         return _object(filesystem, path, filesystem.info(path, **fresh))
 
 
 @contextmanager
 def open_object(info: ObjectInfo, access: Access = OWN) -> Iterator[IO[bytes]]:
-    """Opens an object for ranged reads, after checking that it is still the one of the manifest.
+    """Opens an object for ranged reads, each of which is of the manifest's version of it or fails.
+
+    In a bucket, opening makes no request: every read asks for the pinned ETag. A file on disk is checked when it is
+    opened.
 
     Raises:
         DataError: It changed or vanished since the manifest was made.
     """
-    now = describe(info.uri, access)
-    if (now.size, now.etag) != (info.size, info.etag):
-        raise DataError(
-            f"changed under the run: {info.size} bytes, ETag {info.etag} when the run began; "
-            f"{now.size} bytes, ETag {now.etag} now",
-            param=info.uri,
-            hint="put the object back, or start a new run on the dataset as it is now",
+    with reading(info.uri, access):
+        filesystem, path = resolve(info.uri, access)
+        with _opened(info, filesystem, path, access) as file:
+            yield file
+
+
+def _opened(info: ObjectInfo, filesystem: Any, path: str, access: Access) -> IO[bytes]:
+    if "s3" in filesystem.protocol:
+        ranged = RangedFile(
+            lambda start, stop: _fetch(info, filesystem, path, start, stop, access),
+            info.size,
+            footers=_footers,
+            key=(info.uri, info.etag, access.endpoint_url),
         )
-    filesystem, path = resolve(info.uri, access)
-    with reading(info.uri, access), filesystem.open(path, "rb", **_ranged(filesystem)) as file:
-        yield file
+        return cast(IO[bytes], ranged)
+    file: IO[bytes] = filesystem.open(path, "rb")
+    try:
+        now = _object(filesystem, path, _status(file) if "file" in filesystem.protocol else filesystem.info(path))
+        if (now.size, now.etag) != (info.size, info.etag):
+            raise _changed(info, now)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
-def _ranged(filesystem: Any) -> dict[str, Any]:
-    return {"block_size": 4 << 20, "cache_type": "readahead"} if "s3" in filesystem.protocol else {}
+def _status(file: Any) -> dict[str, Any]:
+    """Of the file that is open, whatever its name leads to by now."""
+    status = os.fstat(file.fileno())
+    return {"size": status.st_size, "mtime": status.st_mtime}
+
+
+def _fetch(info: ObjectInfo, filesystem: Any, path: str, start: int, stop: int, access: Access) -> bytes:
+    """The bytes of a range of the manifest's version.
+
+    Raises:
+        DataError: It changed or vanished.
+    """
+    try:
+        data: bytes = filesystem.fetch(path, start, stop, info.etag, info.size)
+    except OtherVersionError as error:
+        raise _changed(info, describe(info.uri, access)) from error
+    except FileNotFoundError as error:
+        if "bucket" in str(error).lower():
+            raise
+        raise DataError(
+            f"vanished under the run: it had {info.size} bytes, ETag {info.etag} when the run began",
+            param=info.uri,
+            hint=_CHANGED_HINT,
+        ) from error
+    return data
+
+
+def _changed(info: ObjectInfo, now: ObjectInfo) -> DataError | InfrastructureError:
+    if now == info:
+        return InfrastructureError("the storage gave another version of it, and now has the right one", param=info.uri)
+    return DataError(
+        f"changed under the run: {info.size} bytes, ETag {info.etag} when the run began; "
+        f"{now.size} bytes, ETag {now.etag} now",
+        param=info.uri,
+        hint=_CHANGED_HINT,
+    )

@@ -17,7 +17,7 @@ from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.schema import error_table
 from astraml_ray.data.microbatches import Position
 from astraml_ray.data.plan import Block, run_blocks
-from astraml_ray.errors import AstraError
+from astraml_ray.errors import AstraError, StorageOutageError
 
 __all__ = ["RankDataConfig", "ray_stream"]
 
@@ -67,12 +67,15 @@ def ray_stream(reader: BlockReader, *, epochs: int, position: Position) -> ray.d
 
 
 def _read_or_report(read: Callable[[], pa.Table], schema: pa.Schema) -> pa.Table:
-    """Tries again what may pass; an error that stays travels as a table, since Ray would hide its class."""
+    """Tries again what may pass; an error that stays travels as a table, since Ray would hide its class.
+
+    Requests to storage were tried again before, each until its deadline: not here once more.
+    """
     for pause in (*_PAUSES, None):
         try:
             return read()
         except AstraError as error:
-            if error.retryable and pause is not None:
+            if error.retryable and pause is not None and not isinstance(error, StorageOutageError):
                 time.sleep(pause * random.uniform(0.5, 1.5))
                 continue
             return error_table(error, schema)

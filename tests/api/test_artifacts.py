@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from s3fs import S3FileSystem
 
 from astraml_ray.api.artifacts import byte_range, disposition
 from astraml_ray.api.errors import RangeNotSatisfiableError
 from astraml_ray.cli.s3_server import S3Server
+from astraml_ray.data.s3 import RetryingS3
 from tests.api.conftest import Api, serving
 
 DATA = bytes(range(256)) * 10_000  # more than one chunk
@@ -149,9 +149,9 @@ def unreachable_s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
-    S3FileSystem.clear_instance_cache()
+    RetryingS3.clear_instance_cache()
     yield
-    S3FileSystem.clear_instance_cache()
+    RetryingS3.clear_instance_cache()
 
 
 @pytest.mark.usefixtures("unreachable_s3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from astraml_ray.data.columns import TEXT_NAMES, find_columns
 from astraml_ray.data.counts import SplitTally
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.findings import find_faults
-from astraml_ray.data.formats import format_of, fragments_of
+from astraml_ray.data.formats import format_of, formats_of, fragments_of
 from astraml_ray.data.loose import loose_schema, read_loosely
 from astraml_ray.data.manifest import content_hash, plain_strings
 from astraml_ray.data.objects import ObjectInfo
@@ -84,13 +85,14 @@ def inspect_dataset(
     unordered = objects_by_split(spec, access)
     by_split = {name: unordered[name] for name in SPLITS if name in unordered}
     first = by_split["train"][0]
-    schema = loose_schema(first, format_of(first, spec.format), access)
+    schema = loose_schema(first, format_of(first, spec.format, access), access)
     text, label = find_columns(schema, spec.columns, needs_label=None, source=first.uri)
+    kinds = {name: formats_of(objects, spec.format, access) for name, objects in by_split.items()}
     reading = _Reading(text, label, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
     total = sum(info.size for objects in by_split.values() for info in objects)
     before = 0
     for name, objects in by_split.items():
-        for part in _parts(objects, spec.format, reading.columns, access):
+        for part in _parts(objects, kinds[name], reading.columns, access):
             reading.add(name, part, limit)
             if progress is not None:
                 progress(Progress(reading.rows, before + part.read, total))
@@ -103,7 +105,7 @@ def inspect_dataset(
             name: {
                 "files": len(objects),
                 "bytes": sum(info.size for info in objects),
-                "formats": sorted({format_of(info, spec.format) for info in objects}),
+                "formats": sorted(set(kinds[name])),
                 **reading.facts(name),
             }
             for name, objects in by_split.items()
@@ -190,16 +192,19 @@ class _Part:
     read: int
 
 
-def _parts(objects: Sequence[ObjectInfo], wanted: str, columns: list[str], access: Access) -> Iterator[_Part]:
+def _parts(objects: Sequence[ObjectInfo], kinds: Sequence[str], columns: list[str], access: Access) -> Iterator[_Part]:
     """The fragments of a split."""
+    ends = list(itertools.accumulate(info.size for info in objects))
+    fragments = itertools.chain(fragments_of(objects, kinds, range(len(objects)), access), [None])
     before = 0
-    for index, info in enumerate(objects):
-        kind = format_of(info, wanted)
-        fragments = fragments_of(index, info, kind, access)
-        for place, fragment in enumerate(fragments, 1):
-            table, refusal = read_loosely(info, fragment, kind, columns, access)
-            yield _Part(table, info.uri, refusal, before + info.size * place // len(fragments))
-        before += info.size
+    for fragment, following in itertools.pairwise(fragments):
+        if fragment is None:
+            return
+        table, refusal = read_loosely(objects, fragment, kinds[fragment.source], columns, access)
+        end = ends[fragment.source + fragment.count - 1]
+        last = following is None or following.source != fragment.source
+        before = end if last else min(end, before + fragment.size)
+        yield _Part(table, objects[fragment.source].uri, refusal, before)
 
 
 def _columns(schema: pa.Schema, wanted: Columns, text: str, label: str | None) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.credentials import Access
-from astraml_ray.data.formats import Fragment, read_fragment
+from astraml_ray.data.formats import Fragment, place_of, read_fragment
 from astraml_ray.data.objects import ObjectInfo
 from astraml_ray.errors import DataError
 
@@ -136,13 +136,10 @@ def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
 
 def read_columns(manifest: Manifest, fragment: Fragment) -> pa.Table:
     """All rows of a fragment, as `text` and `label` strings."""
-    info = manifest.objects[fragment.source]
     columns = [manifest.text] + ([manifest.label] if manifest.label else [])
     kind = manifest.formats[fragment.source]
-    table = read_fragment(info, fragment, kind, columns, manifest.access)
-    where = (
-        f"{info.uri}, row group {fragment.group}" if kind == "parquet" else f"{info.uri}, from byte {fragment.start}"
-    )
+    table = read_fragment(manifest.objects, fragment, kind, columns, manifest.access)
+    where = place_of(manifest.objects, fragment, kind)
     fields = {"text": _as_strings(table[manifest.text], manifest.text, where)}
     if manifest.label:
         fields["label"] = _as_strings(table[manifest.label], manifest.label, where)

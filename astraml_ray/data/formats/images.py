@@ -1,0 +1,46 @@
+"""Image folders: a row per file, of the class that its folder names."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from astraml_ray.data.credentials import Access
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, select_columns
+from astraml_ray.data.objects import ObjectInfo, open_object
+from astraml_ray.data.splits import split_of
+from astraml_ray.errors import DataError
+
+__all__ = ["IMAGE_FOLDER", "class_of"]
+
+_SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.string()), ("path", pa.string())])
+
+
+def class_of(uri: str) -> str | None:
+    """The name of the folder that a file lies in; a folder that names a split is no class."""
+    folders = uri.split("://", 1)[-1].split("/")[:-1]
+    return folders[-1] if folders and folders[-1] and split_of(folders[-1]) is None else None
+
+
+def _fragments(info: ObjectInfo, access: Access) -> list[Fragment]:
+    return [Fragment(0, 1, info.size)]
+
+
+def _schema(info: ObjectInfo, access: Access) -> pa.Schema:
+    return _SCHEMA
+
+
+def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
+    """The bytes are read only where they are wanted."""
+    data = None
+    if columns is None or "image" in columns:
+        if info.size > Bounds.whole:
+            raise DataError(
+                f"is an image file of {info.size >> 20} MiB", param=info.uri, hint="scale it down, or take it out"
+            )
+        with open_object(info, access) as file:
+            data = file.read()
+    row = {"image": [data], "label": [class_of(info.uri)], "path": [info.uri]}
+    return select_columns(info, pa.table(row, schema=_SCHEMA), columns)
+
+
+IMAGE_FOLDER = FileFormat(_fragments, _schema, _read, opens=lambda size: False, grouped=lambda: Bounds.fragment)

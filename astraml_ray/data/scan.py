@@ -48,7 +48,7 @@ def scan_fragments(manifest: Manifest, fragments: Sequence[Fragment], cache: Pat
         by_source.setdefault(fragment.source, []).append(fragment)
     results: dict[Fragment, FragmentScan] = {}
     missing: list[Fragment] = []
-    for source, group in by_source.items():
+    for group in by_source.values():
         known = _recall(_cache_file(manifest, group[0], cache), len(group))
         if known is None:
             missing += group

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, cast
+from typing import IO, Any
 
 import pyarrow as pa
 import zstandard
@@ -27,16 +27,15 @@ class Unpacked:
     """The decompressed bytes of an object from a restart point on; as little as is asked for is held.
 
     Attributes:
-        size: Compressed bytes in all.
         produced: Decompressed bytes so far.
         starts: Restart points met so far, as (compressed, decompressed) offsets: ends of gzip members or zstd frames.
     """
 
     def __init__(self, info: ObjectInfo, file: IO[bytes], packed: str, begin: int = 0) -> None:
         self._info, self._file = info, file
-        self._pieces = _gzip_pieces(self, begin) if packed == "gz" else _zstd_pieces(self, begin)
+        start, most = _CODECS[packed]
+        self._pieces = _pieces(self, begin, start, most)
         self._held = b""
-        self.size = info.size
         self.produced = 0
         self.starts = deque([(begin, 0)])
 
@@ -81,24 +80,32 @@ def _explained(info: ObjectInfo) -> Iterator[None]:
         ) from error
 
 
-def _gzip_pieces(stream: Unpacked, begin: int) -> Iterator[bytes]:
-    read = begin
-    inflate = zlib.decompressobj(31)
-    data = b""
+def _pieces(stream: Unpacked, begin: int, start: Callable[[], Any], most: int) -> Iterator[bytes]:
+    """Member by member, or frame by frame.
+
+    Args:
+        stream: Is told where each begins.
+        begin: Where the first does.
+        start: Makes a decompressor of one.
+        most: Compressed bytes it is given at once, which bounds what they become.
+    """
+    read, data = begin, memoryview(b"")
+    inflate = start()
     while True:
         if not data:
-            data = stream.compressed_at(read, _PIECE)
+            data = memoryview(stream.compressed_at(read, _PIECE))
             read += len(data)
             if not data:
                 break
         if inflate.eof:
-            if not data.strip(b"\0"):  # padding after the last member
-                data = b""
+            if not bytes(data).strip(b"\0"):  # padding after the last member
+                data = data[:0]
                 continue
             stream.restart(read - len(data))
-            inflate = zlib.decompressobj(31)
-        piece = inflate.decompress(data, _PIECE)
-        data = inflate.unused_data if inflate.eof else inflate.unconsumed_tail
+            inflate = start()
+        given = data[:most]
+        piece = inflate.decompress(given)
+        data = data[len(given) - len(inflate.unused_data) :]
         stream.produced += len(piece)
         if piece:
             yield piece
@@ -106,59 +113,16 @@ def _gzip_pieces(stream: Unpacked, begin: int) -> Iterator[bytes]:
         raise EOFError("the compressed data end early")
 
 
-def _zstd_pieces(stream: Unpacked, begin: int) -> Iterator[bytes]:
-    """Frame by frame; where one ends is told by the headers of its blocks."""
-    at = begin
-    while head := stream.compressed_at(at, 4):
-        if not _is_skippable(head):
-            stream.restart(at)
-            decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
-            with decompressor.stream_reader(
-                cast("IO[bytes]", _From(stream, at)), read_size=1 << 16, closefd=False
-            ) as reader:
-                while piece := reader.read(_PIECE):
-                    stream.produced += len(piece)
-                    yield piece
-        at = _frame_end(stream, at)
+def _gzip() -> Any:
+    return zlib.decompressobj(31)
 
 
-def _is_skippable(head: bytes) -> bool:
-    return head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5
+def _zstd() -> Any:
+    return zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
 
 
-class _From:
-    """The compressed bytes from an offset on, as a file."""
-
-    def __init__(self, stream: Unpacked, at: int) -> None:
-        self._stream, self._at = stream, at
-
-    def read(self, size: int) -> bytes:
-        data = self._stream.compressed_at(self._at, size)
-        self._at += len(data)
-        return data
-
-
-def _frame_end(stream: Unpacked, start: int) -> int:
-    """The byte after the frame at an offset.
-
-    Raises:
-        EOFError: It is cut short.
-    """
-    head = stream.compressed_at(start, 18)
-    if _is_skippable(head):
-        return start + 8 + int.from_bytes(head[4:8], "little")
-    at = start + zstandard.frame_header_size(head)
-    last = False
-    while not last:
-        block = int.from_bytes(stream.compressed_at(at, 3).ljust(3, b"\0"), "little")
-        last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
-        at += 3 + (1 if kind == 1 else size)  # a run of one byte is that byte
-        if at > stream.size:
-            raise EOFError("the compressed data end early")
-    at += 4 if zstandard.get_frame_parameters(head).has_checksum else 0
-    if at > stream.size:
-        raise EOFError("the compressed data end early")
-    return at
+# A byte becomes at most 1032 in deflate, and a block of 4 bytes 128 KiB in zstd.
+_CODECS = {"gz": (_gzip, 1 << 14), "zst": (_zstd, 1 << 10)}
 
 
 def compressed_format(grammar: Grammar, packed: str) -> FileFormat:

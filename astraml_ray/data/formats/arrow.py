@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.features import plain_features
-from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, read_range, select_columns
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, damage_named, read_range, select_columns
 from astraml_ray.data.objects import ObjectInfo, open_object, reading
 from astraml_ray.errors import DataError
 
@@ -131,7 +131,7 @@ def _damaged(info: ObjectInfo, at: int) -> DataError:
 
 
 def _schema(info: ObjectInfo, access: Access) -> pa.Schema:
-    with reading(info.uri):
+    with reading(info.uri), damage_named(info):
         schema = pa.ipc.read_schema(pa.BufferReader(_schema_bytes(info, access)))
     return plain_features(info, schema.empty_table()).schema
 
@@ -144,7 +144,7 @@ def _schema_bytes(info: ObjectInfo, access: Access) -> bytes:
 
 def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
     schema = _schema_bytes(info, access)
-    with open_object(info, access) as file:
+    with open_object(info, access) as file, damage_named(info):
         file.seek(fragment.start)
         data = file.read((fragment.stop or info.size) - fragment.start)
         stream = schema + data if fragment.stop else data.removeprefix(_FILE_MAGIC)

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.objects import ObjectInfo, reading
 from astraml_ray.errors import DataError
 
 __all__ = ["plain_features"]
@@ -18,8 +18,10 @@ def plain_features(info: ObjectInfo, table: pa.Table) -> pa.Table:
     """Class ids as class names, structs of image bytes and path as the bytes, dictionaries as their values.
 
     Raises:
-        DataError: An image is not in the file, or a class id has no name.
+        DataError: An image is not in the file, a class id has no name, or the bytes are no such values.
     """
+    with reading(info.uri):
+        table.validate(full=True)  # damage that decodes, such as texts that are no UTF-8
     features = _features(table.schema)
     columns = {
         field.name: _plain(info, field.name, table[field.name], features.get(field.name)) for field in table.schema

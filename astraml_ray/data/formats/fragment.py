@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from astraml_ray.data.credentials import Access
 from astraml_ray.data.objects import ObjectInfo, reading, resolve
 from astraml_ray.errors import DataError
 
-__all__ = ["Bounds", "FileFormat", "Fragment", "place_of", "read_range", "select_columns"]
+__all__ = ["Bounds", "FileFormat", "Fragment", "damage_named", "place_of", "read_range", "select_columns"]
 
 
 class Bounds:
@@ -85,6 +86,23 @@ def place_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> st
     if kind == "parquet":
         return f"{uri}, row group {fragment.group}"
     return f"{uri}, from byte {fragment.start}" if fragment.start or fragment.stop else uri
+
+
+@contextmanager
+def damage_named(info: ObjectInfo) -> Iterator[None]:
+    """Arrow calls some damage an OSError, like a failure of the storage, which would be tried again: it has no number.
+
+    Raises:
+        DataError: The object is damaged.
+    """
+    try:
+        yield
+    except OSError as error:
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        raise DataError(
+            f"is damaged: {str(error).splitlines()[0][:300]}", param=info.uri, hint="write the object again"
+        ) from error
 
 
 def read_range(info: ObjectInfo, start: int, stop: int, access: Access) -> bytes:

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.data.formats import Bounds
+from astraml_ray.data.inspection import inspect_dataset
 from astraml_ray.data.manifest import Manifest, read_rows
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.errors import DataError
+from astraml_ray.spec.dataset import DatasetSpec
 from astraml_ray.spec.loading import parse_spec
 from tests.conftest import word_rows
 from tests.unit.format_files import (
@@ -239,6 +241,14 @@ def test_image_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = rows_at(str(tmp_path))
     assert [(str(row["path"]).rsplit("/", 1)[-1].encode(), row["label"]) for row in rows] == expected
     assert rows[121]["image"] == b"dog1"
+    found = inspect_dataset(DatasetSpec(path=str(tmp_path)))
+    assert [(one["name"], one["role"]) for one in found["columns"]] == [
+        ("image", "image"),
+        ("label", "label"),
+        ("path", None),
+    ]
+    assert found["splits"]["train"]["label"]["classes"] == {"cat": 120, "dog": 120}
+    assert (found["splits"]["train"]["formats"], found["findings"]) == (["image-folder"], [])
     manifest = manifest_of({"path": str(tmp_path), "columns": {"text": "path"}, "validation_fraction": 0.1}, tmp_path)
     assert manifest.labels == ("cat", "dog")
     assert sum(split.total_rows for split in manifest.splits.values()) == 240
@@ -247,7 +257,9 @@ def test_image_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 PIECES = st.sampled_from(["a", "b,c", 'q"uo"te', "line\nend", "ü", "", "x" * 40, ";", "x\r\ny"])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     texts=st.lists(st.lists(PIECES, max_size=4).map("".join), min_size=1, max_size=25),
     size=st.integers(20, 300),

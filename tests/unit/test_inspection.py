@@ -163,7 +163,7 @@ def test_findings_of_a_bad_dataset_come_worst_first(tmp_path: Path) -> None:
 
 
 def test_a_label_taken_for_the_text_is_told(tmp_path: Path) -> None:
-    table = pa.table({"image": [b"1", b"2"], "label": ["cat", "dog"]})
+    table = pa.table({"blob": [b"1", b"2"], "label": ["cat", "dog"]})
     pq.write_table(table, tmp_path / "train.parquet")
     assert ("doubtful_text", None) in codes(inspect(tmp_path), "warning")
 

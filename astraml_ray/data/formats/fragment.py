@@ -67,6 +67,7 @@ class FileFormat:
         read: The wanted columns (None is all) of a fragment of one object, in file order.
         opens: Whether `fragments` opens an object of this size.
         remembered: Whether finding the fragments costs so much that it is done once for an object's ETag.
+        read_group: The wanted columns of several whole objects; None reads them one by one.
         grouped: The largest object, in bytes, that shares a fragment with its neighbours.
     """
 
@@ -75,6 +76,7 @@ class FileFormat:
     read: Callable[[ObjectInfo, Fragment, list[str] | None, Access], pa.Table]
     opens: Callable[[int], bool] = lambda size: True
     remembered: bool = False
+    read_group: Callable[[Sequence[ObjectInfo], list[str] | None, Access], pa.Table] | None = None
     grouped: Callable[[], int] = lambda: Bounds.fragment // 8
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
 import pyarrow as pa
 
 from astraml_ray.data.credentials import Access
@@ -12,6 +15,7 @@ from astraml_ray.errors import DataError
 
 __all__ = ["IMAGE_FOLDER", "class_of"]
 
+_READERS = 8
 _SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.string()), ("path", pa.string())])
 
 
@@ -30,17 +34,34 @@ def _schema(info: ObjectInfo, access: Access) -> pa.Schema:
 
 
 def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
-    """The bytes are read only where they are wanted."""
-    data = None
+    return _read_group([info], columns, access)
+
+
+def _read_group(infos: Sequence[ObjectInfo], columns: list[str] | None, access: Access) -> pa.Table:
+    """The files are read only where their bytes are wanted."""
+    data: list[bytes | None] = [None] * len(infos)
     if columns is None or "image" in columns:
-        if info.size > Bounds.whole:
-            raise DataError(
-                f"is an image file of {info.size >> 20} MiB", param=info.uri, hint="scale it down, or take it out"
-            )
-        with open_object(info, access) as file:
-            data = file.read()
-    row = {"image": [data], "label": [class_of(info.uri)], "path": [info.uri]}
-    return select_columns(info, pa.table(row, schema=_SCHEMA), columns)
+        with ThreadPoolExecutor(min(_READERS, len(infos))) as pool:
+            data = list(pool.map(lambda info: _bytes_of(info, access), infos))
+    uris = [info.uri for info in infos]
+    rows = {"image": data, "label": [class_of(uri) for uri in uris], "path": uris}
+    return select_columns(infos[0], pa.table(rows, schema=_SCHEMA), columns)
 
 
-IMAGE_FOLDER = FileFormat(_fragments, _schema, _read, opens=lambda size: False, grouped=lambda: Bounds.fragment)
+def _bytes_of(info: ObjectInfo, access: Access) -> bytes:
+    if info.size > Bounds.whole:
+        raise DataError(
+            f"is an image file of {info.size >> 20} MiB", param=info.uri, hint="scale it down, or take it out"
+        )
+    with open_object(info, access) as file:
+        return file.read()
+
+
+IMAGE_FOLDER = FileFormat(
+    _fragments,
+    _schema,
+    _read,
+    opens=lambda size: False,
+    read_group=_read_group,
+    grouped=lambda: Bounds.fragment,
+)

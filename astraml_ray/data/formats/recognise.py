@@ -59,9 +59,33 @@ _MAGIC = (
 
 
 def formats_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> list[str]:
-    """The format of each object, as format_of; images of that name are not opened."""
+    """The format of each object, as format_of; what is named as an image is not opened.
+
+    Raises:
+        DataError: As format_of; or a file tells of the images beside it, which is not read.
+    """
+    named = [_named_as_image(info, wanted) for info in objects]
+    others = [info for info, image in zip(objects, named, strict=True) if not image]
     with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(lambda info: format_of(info, wanted, access), objects))
+        found = pool.map(lambda info: format_of(info, wanted, access), others)
+        kinds = ["image-folder" if image else next(found) for image in named]
+    if "image-folder" in kinds:
+        for info in others:
+            _check_beside_images(info)
+    return kinds
+
+
+def _named_as_image(info: ObjectInfo, wanted: str) -> bool:
+    return wanted in ("auto", "image-folder") and name_of(info.uri)[0] == "image-folder"
+
+
+def _check_beside_images(info: ObjectInfo) -> None:
+    if info.uri.rsplit("/", 1)[-1].lower() in ("metadata.jsonl", "metadata.csv", "metadata.parquet"):
+        raise DataError(
+            "tells of the images beside it, which this version does not read",
+            param=info.uri,
+            hint="put the images into folders by class (train/CLASS/*.jpg), or write them as Parquet or WebDataset",
+        )
 
 
 def format_of(info: ObjectInfo, wanted: str, access: Access) -> str:
@@ -78,9 +102,9 @@ def format_of(info: ObjectInfo, wanted: str, access: Access) -> str:
     Raises:
         DataError: Nothing tells, the spec and the content disagree, or it is a format that is not read.
     """
-    named, _ = name_of(info.uri)
-    if named == "image-folder" and wanted in ("auto", "image-folder"):
+    if _named_as_image(info, wanted):
         return "image-folder"
+    named, _ = name_of(info.uri)
     head = read_range(info, 0, HEAD_BYTES, access)
     found, packed = content_of(head), ""
     if found in ("gz", "zst"):

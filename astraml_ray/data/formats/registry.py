@@ -159,16 +159,18 @@ def read_fragment(
         DataError: An object changed, is damaged, or lacks a column.
     """
     infos = objects[fragment.source : fragment.source + fragment.count]
-    read = _format(kind, infos[0]).read
+    file = _format(kind, infos[0])
     if fragment.count == 1:
-        return read(infos[0], fragment, columns, access)
+        return file.read(infos[0], fragment, columns, access)
+    if file.read_group is not None:
+        return file.read_group(infos, columns, access)
     whole = Fragment(0, -1, 0)
     tables: list[pa.Table] = []
     held = 0
     with ThreadPoolExecutor(_READERS) as pool:
         remaining = iter(infos)
         while window := list(islice(remaining, _READERS * 4)):
-            tables += pool.map(lambda info: read(info, whole, columns, access), window)
+            tables += pool.map(lambda info: file.read(info, whole, columns, access), window)
             held += sum(table.nbytes for table in tables[-len(window) :])
             if held > Bounds.frame:
                 raise DataError(

@@ -130,6 +130,15 @@ def test_a_column_of_objects_and_values_is_refused(tmp_path: Path) -> None:
     assert "'text'" in str(caught.value.hint)
 
 
+@pytest.mark.parametrize("line", ['"text"', "[1]", "7", "not JSON", '{"text": "a"} {', '{"text": 1}}'])
+def test_a_line_that_is_no_object(line: str, tmp_path: Path) -> None:
+    for lines in ([{"text": "a"}, {"text": 1}], [{"text": "a"}]):
+        written = "".join(json.dumps(one) + "\n" for one in lines)
+        (tmp_path / "a.jsonl").write_text(written + line + "\n")
+        with pytest.raises(DataError, match="damaged"):
+            rows_at(str(tmp_path))
+
+
 def test_a_sample_with_one_file_twice(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(webdataset([("1", {"cls": b"a"}), ("1", {"cls": b"b"})]))
     with pytest.raises(DataError, match="twice in one sample"):

@@ -27,7 +27,12 @@ def _read_lines(info: ObjectInfo, data: bytes, header: bytes) -> pa.Table:
     except pa.ArrowInvalid as error:
         if "changed from" not in str(error):
             raise
-        rows = [json.loads(line) for line in data.decode().split("\n") if line.strip()]
+        try:
+            rows = [json.loads(line) for line in data.decode().split("\n") if line.strip()]
+        except (ValueError, RecursionError):
+            raise error from None
+        if not all(isinstance(row, dict) for row in rows):
+            raise
         return rows_table(info, rows, str(error))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from astraml_ray.errors import DataError
 __all__ = ["Grammar", "cut_in_turn", "first_record", "last_line_end", "line_format", "parse_lines"]
 
 _PROBE = 1 << 16
+_PROBES = 8
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,10 @@ def _cuts(info: ObjectInfo, grammar: Grammar, access: Access) -> list[tuple[int,
     if grammar.quoted:
         with open_object(info, access) as file:
             return list(cut_in_turn(info, lambda: file.read(Bounds.fragment), quoted=True))
-    ends = [0]
-    while ends[-1] < info.size:
-        ends.append(_line_end_after(info, ends[-1] + Bounds.fragment, access))
-    return list(pairwise(ends))
+    with ThreadPoolExecutor(_PROBES) as pool:
+        places = range(Bounds.fragment, info.size, Bounds.fragment)
+        ends = set(pool.map(lambda place: _line_end_after(info, place, access), places))
+    return list(pairwise(sorted({0, info.size} | ends)))
 
 
 def _first_cut(info: ObjectInfo, grammar: Grammar, access: Access) -> tuple[int, int]:

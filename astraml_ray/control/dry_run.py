@@ -77,7 +77,7 @@ def _readable(document: dict[str, Any], secrets: Callable[[str], str] | None) ->
 
 
 def _split(manifest: Manifest, split: Split) -> dict[str, Any]:
-    sources = sorted({fragment.source for fragment in split.fragments})
+    sources = sorted({one for part in split.fragments for one in range(part.source, part.source + part.count)})
     return {
         "rows": split.total_rows,
         "objects": len(sources),

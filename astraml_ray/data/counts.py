@@ -51,6 +51,13 @@ class SplitTally:
         if labels is not None:
             self._count_labels(labels, kind)
 
+    def add_images(self, images: pa.ChunkedArray, labels: pa.ChunkedArray | None, kind: pa.DataType | None) -> None:
+        """Counts a batch of encoded images."""
+        self.rows += len(images)
+        self.null_texts += images.null_count
+        if labels is not None:
+            self._count_labels(labels, kind)
+
     def _count_labels(self, labels: pa.ChunkedArray, kind: pa.DataType) -> None:
         self.null_labels += labels.null_count
         for found in pc.value_counts(labels.drop_null()).to_pylist():

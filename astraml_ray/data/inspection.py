@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,23 +11,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.columns import TEXT_NAMES, find_columns
+from astraml_ray.data.columns import LABEL_NAMES, TEXT_NAMES, find_columns
 from astraml_ray.data.counts import SplitTally
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.findings import find_faults
-from astraml_ray.data.formats import format_of, fragments_of
+from astraml_ray.data.formats import format_of, formats_of, fragments_of
 from astraml_ray.data.loose import loose_schema, read_loosely
 from astraml_ray.data.objects import ObjectInfo
 from astraml_ray.data.prepare import objects_by_split
 from astraml_ray.data.repeats import MOST_HASHED, RowHashes
 from astraml_ray.data.rows import content_hash
 from astraml_ray.data.splits import SPLITS
-from astraml_ray.data.values import plain_strings
+from astraml_ray.data.values import as_words, plain_strings
 from astraml_ray.spec.dataset import Columns, DatasetSpec
 
 __all__ = ["Progress", "inspect_dataset"]
 
 _MOST_REFUSED = 10
+_IMAGE_NAMES = ("image", "img", "picture", "photo")
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ def inspect_dataset(
     Returns:
         JSON data with these keys, which stay:
 
-        * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `label` or null) and `why`
-          (`named`, `usual_name`, `only_text` or null).
+        * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `image`, `label` or null) and
+          `why` (`named`, `usual_name`, `only_text` or null).
         * `splits`: by name, train first, each with `files`, `bytes`, `formats`, `rows` (null where the limit cut it
           short), `rows_read`, `refused` (the first 10 files that training cannot read: `file`, `why`), and:
-          `text`: `null`, `blank`, and `characters` and `words`, each with `p50`, `p95`, `p99`, `max` and `histogram`
-          (`from`, `to`, `rows`);
+          `text` (of images, `null` only): `null`, `blank`, and `characters` and `words`, each with `p50`, `p95`, `p99`,
+          `max` and `histogram` (`from`, `to`, `rows`);
           `label`, null where there is no label column: `null`, `blank`, `types` (rows by `number`, `text`, `boolean` or
           `other`), `classes` (rows by class), `more_classes` (whether there are over 10,000, which are not counted),
           `largest` (`class`, `share`; null without labels), `missing` (classes of other splits), `untrained` (classes
@@ -85,14 +87,21 @@ def inspect_dataset(
     unordered = objects_by_split(spec, access)
     by_split = {name: unordered[name] for name in SPLITS if name in unordered}
     first = by_split["train"][0]
-    schema = loose_schema(first, format_of(first, spec.format), access)
-    roles = find_columns(schema, spec.columns, task="auto", source=first.uri)
-    text, label = roles.columns["text"], roles.columns.get("label")
-    reading = _Reading(text, label, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
+    schema = loose_schema(first, format_of(first, spec.format, access), access)
+    image, label = _image_columns(schema, spec.columns)
+    text = None
+    if image is None:
+        roles = find_columns(schema, spec.columns, task="auto", source=first.uri)
+        text = roles.columns.get("text") or roles.columns["tokens"]
+        label = roles.columns.get("label") if roles.target == "class" else None
+    kinds = {name: formats_of(objects, spec.format, access) for name, objects in by_split.items()}
+    reading = _Reading(
+        text or image or "", label, image is not None, RowHashes(most_hashed), {name: SplitTally() for name in by_split}
+    )
     total = sum(info.size for objects in by_split.values() for info in objects)
     before = 0
     for name, objects in by_split.items():
-        for part in _parts(objects, spec.format, reading.columns, access):
+        for part in _parts(objects, kinds[name], reading.columns, access):
             reading.add(name, part, limit)
             if progress is not None:
                 progress(Progress(reading.rows, before + part.read, total))
@@ -100,12 +109,12 @@ def inspect_dataset(
                 break
         before += sum(info.size for info in objects)
     found = {
-        "columns": _columns(schema, spec.columns, text, label),
+        "columns": _columns(schema, spec.columns, text, image, label),
         "splits": {
             name: {
                 "files": len(objects),
                 "bytes": sum(info.size for info in objects),
-                "formats": sorted({format_of(info, spec.format) for info in objects}),
+                "formats": sorted(set(kinds[name])),
                 **reading.facts(name),
             }
             for name, objects in by_split.items()
@@ -123,22 +132,24 @@ class _Reading:
     """What is known so far.
 
     Attributes:
-        text: The text column.
+        content: The column of texts or images.
         label: The label column, if there is one.
+        images: Whether they are images.
         hashes: Of all splits.
         tallies: By split.
         cut: Splits that the limit cut short.
     """
 
-    text: str
+    content: str
     label: str | None
+    images: bool
     hashes: RowHashes
     tallies: dict[str, SplitTally]
     cut: set[str] = field(default_factory=set)
 
     @property
     def columns(self) -> list[str]:
-        return [self.text, *([self.label] if self.label else [])]
+        return [self.content, *([self.label] if self.label else [])]
 
     @property
     def rows(self) -> int:
@@ -152,14 +163,24 @@ class _Reading:
         if limit is not None and tally.rows + table.num_rows > limit:
             table = table.slice(0, limit - tally.rows)
             self.cut.add(split)
-        texts = plain_strings(table[self.text], self.text, part.uri)
         labels = plain_strings(table[self.label], self.label, part.uri) if self.label else None
         kind = table[self.label].type if self.label else None
+        contents = table[self.content]
+        if self.images:
+            tally.add_images(contents, labels, kind)
+            self._hash(split, contents, labels, contents.is_valid())
+            return
+        if pa.types.is_list(contents.type):
+            contents = pc.binary_join(as_words(contents, self.content, part.uri), " ")
+        texts = plain_strings(contents, self.content, part.uri)
         words = np.fromiter((len((value or "").split()) for value in texts.to_pylist()), np.int64, len(texts))
         tally.add(texts, words, labels, kind)
-        said = pa.array(words > 0)
-        marks = pc.fill_null(labels, "") if labels is not None else pa.array([""] * len(texts), pa.string())
-        self.hashes.add(split, content_hash(texts.filter(said)), content_hash(marks.filter(said)))
+        self._hash(split, texts, labels, pa.array(words > 0))
+
+    def _hash(self, split: str, contents: pa.ChunkedArray, labels: pa.ChunkedArray | None, said: pa.Array) -> None:
+        """Of the rows that hold something."""
+        marks = pc.fill_null(labels, "") if labels is not None else pa.array([""] * len(contents), pa.string())
+        self.hashes.add(split, content_hash(contents.filter(said)), content_hash(marks.filter(said)))
 
     def facts(self, split: str) -> dict[str, Any]:
         """What is told of the rows of a split."""
@@ -192,20 +213,38 @@ class _Part:
     read: int
 
 
-def _parts(objects: Sequence[ObjectInfo], wanted: str, columns: list[str], access: Access) -> Iterator[_Part]:
+def _parts(objects: Sequence[ObjectInfo], kinds: Sequence[str], columns: list[str], access: Access) -> Iterator[_Part]:
     """The fragments of a split."""
+    ends = list(itertools.accumulate(info.size for info in objects))
+    fragments = itertools.chain(fragments_of(objects, kinds, range(len(objects)), access), [None])
     before = 0
-    for index, info in enumerate(objects):
-        kind = format_of(info, wanted)
-        fragments = fragments_of(index, info, kind, access)
-        for place, fragment in enumerate(fragments, 1):
-            table, refusal = read_loosely(info, fragment, kind, columns, access)
-            yield _Part(table, info.uri, refusal, before + info.size * place // len(fragments))
-        before += info.size
+    for fragment, following in itertools.pairwise(fragments):
+        if fragment is None:
+            return
+        table, refusal = read_loosely(objects, fragment, kinds[fragment.source], columns, access)
+        end = ends[fragment.source + fragment.count - 1]
+        last = following is None or following.source != fragment.source
+        before = end if last else min(end, before + fragment.size)
+        yield _Part(table, objects[fragment.source].uri, refusal, before)
 
 
-def _columns(schema: pa.Schema, wanted: Columns, text: str, label: str | None) -> list[dict[str, Any]]:
-    roles = {text: ("text", wanted.text), **({label: ("label", wanted.label)} if label else {})}
+def _image_columns(schema: pa.Schema, wanted: Columns) -> tuple[str | None, str | None]:
+    """The columns of encoded images and of their labels; no image where texts are meant."""
+    names = {one.name.lower(): one.name for one in schema if pa.types.is_binary(one.type)}
+    image = wanted.image or next((names[name] for name in _IMAGE_NAMES if name in names), None)
+    texts = any(one.name.lower() in TEXT_NAMES for one in schema)
+    if image is None or image not in schema.names or wanted.text or (texts and not wanted.image):
+        return None, None
+    by_lower = {name.lower(): name for name in schema.names}
+    label = wanted.label or next((by_lower[name] for name in LABEL_NAMES if name in by_lower), None)
+    return image, label
+
+
+def _columns(
+    schema: pa.Schema, wanted: Columns, text: str | None, image: str | None, label: str | None
+) -> list[dict[str, Any]]:
+    found = ((text, "text", wanted.text), (image, "image", wanted.image), (label, "label", wanted.label))
+    roles = {name: (role, given) for name, role, given in found if name is not None}
     columns = []
     for one in schema:
         role, named = roles.get(one.name, (None, None))

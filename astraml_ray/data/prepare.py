@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 from astraml_ray.data.columns import find_columns
 from astraml_ray.data.credentials import Access
-from astraml_ray.data.formats import Fragment, format_of, fragments_of, schema_of
+from astraml_ray.data.formats import Fragment, formats_of, fragments_of, schema_of
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.objects import ObjectInfo, list_objects
 from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragments
-from astraml_ray.data.splits import SPLITS, assign_splits
+from astraml_ray.data.splits import SPLITS, assign_splits, data_objects
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import DatasetSpec
 from astraml_ray.spec.job import Task
 
 __all__ = ["build_manifest", "fraction_to_threshold", "numeric_first", "objects_by_split"]
-
-_THREADS = 16
 
 
 def build_manifest(spec: DatasetSpec, *, task: Task, cache: Path, secret: Callable[[], str] | None = None) -> Manifest:
@@ -38,10 +35,8 @@ def build_manifest(spec: DatasetSpec, *, task: Task, cache: Path, secret: Callab
     access = Access(spec.endpoint_url, secret)
     by_split = objects_by_split(spec, access)
     objects = [info for split in SPLITS for info in by_split.get(split, [])]
-    formats = [format_of(info, spec.format) for info in objects]
+    formats = formats_of(objects, spec.format, access)
     roles = find_columns(schema_of(objects[0], formats[0], access), spec.columns, task=task, source=objects[0].uri)
-    with ThreadPoolExecutor(_THREADS) as pool:
-        per_object = list(pool.map(lambda i: fragments_of(i, objects[i], formats[i], access), range(len(objects))))
     threshold = 0 if "validation" in by_split else fraction_to_threshold(spec.validation_fraction)
     manifest = Manifest(
         tuple(objects), tuple(formats), roles.columns, roles.target, (), {}, threshold, spec.endpoint_url, secret
@@ -51,7 +46,8 @@ def build_manifest(spec: DatasetSpec, *, task: Task, cache: Path, secret: Callab
     for split in SPLITS:
         count = len(by_split.get(split, []))
         if count:
-            fragments[split] = [f for part in per_object[position : position + count] for f in part]
+            places = range(position, position + count)
+            fragments[split] = list(fragments_of(objects, formats, places, access, cache))
         position += count
     return _fill(manifest, fragments, cache)
 
@@ -66,7 +62,7 @@ def objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[Object
     if spec.path is not None:
         return assign_splits(spec.path, list_objects(spec.path, access), access)
     uris = {"train": spec.train, "validation": spec.validation, "test": spec.test}
-    return {name: list_objects(uri, access) for name, uri in uris.items() if uri is not None}
+    return {name: data_objects(list_objects(uri, access)) for name, uri in uris.items() if uri is not None}
 
 
 def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Path) -> Manifest:

@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.formats import Fragment, read_fragment
+from astraml_ray.data.formats import Fragment, place_of, read_fragment
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.values import as_images, as_numbers, as_words, plain_strings
 from astraml_ray.errors import DataError
@@ -45,13 +45,10 @@ def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
 
 def read_columns(manifest: Manifest, fragment: Fragment) -> pa.Table:
     """All rows of a fragment, as read_rows gives them."""
-    info = manifest.objects[fragment.source]
     kind = manifest.formats[fragment.source]
     names = list(dict.fromkeys(manifest.columns.values()))
-    table = read_fragment(info, fragment, kind, names, manifest.access)
-    where = (
-        f"{info.uri}, row group {fragment.group}" if kind == "parquet" else f"{info.uri}, from byte {fragment.start}"
-    )
+    table = read_fragment(manifest.objects, fragment, kind, names, manifest.access)
+    where = place_of(manifest.objects, fragment, kind)
     rows = {role: _typed(table[name], role, name, manifest, where) for role, name in manifest.columns.items()}
     if manifest.target == "tags":
         _check_tags(rows["tokens"], rows["label"], manifest.columns["label"], where)

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from astraml_ray.data.columns import Target
-from astraml_ray.data.formats import Fragment
+from astraml_ray.data.formats import Bounds, Fragment, place_of, read_fragment
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.rows import hash_rows, read_columns
+from astraml_ray.data.values import plain_strings
+from astraml_ray.errors import DataError
 
 __all__ = ["FragmentScan", "scan_fragments"]
 
@@ -49,8 +52,8 @@ def scan_fragments(manifest: Manifest, fragments: Sequence[Fragment], cache: Pat
         by_source.setdefault(fragment.source, []).append(fragment)
     results: dict[Fragment, FragmentScan] = {}
     missing: list[Fragment] = []
-    for source, group in by_source.items():
-        known = _recall(_cache_file(manifest, source, cache), len(group))
+    for group in by_source.values():
+        known = _recall(_cache_file(manifest, group[0], cache), len(group))
         if known is None:
             missing += group
         else:
@@ -58,11 +61,14 @@ def scan_fragments(manifest: Manifest, fragments: Sequence[Fragment], cache: Pat
     with ThreadPoolExecutor(_THREADS) as pool:
         results.update(zip(missing, pool.map(lambda f: _scan(manifest, f), missing), strict=True))
     for source in {fragment.source for fragment in missing}:
-        _remember(_cache_file(manifest, source, cache), [results[f] for f in by_source[source]])
+        group = by_source[source]
+        _remember(_cache_file(manifest, group[0], cache), [results[f] for f in group])
     return [results[fragment] for fragment in fragments]
 
 
 def _scan(manifest: Manifest, fragment: Fragment) -> FragmentScan:
+    if manifest.target and not manifest.threshold and manifest.formats[fragment.source] == "image-folder":
+        return _classes_by_folder(manifest, fragment, manifest.columns["label"])
     table = read_columns(manifest, fragment)
     hashes = hash_rows(table)
     labels = _classes(table, manifest.target)
@@ -83,9 +89,26 @@ def _classes(table: pa.Table, target: Target | None) -> list[str]:
     return found
 
 
-def _cache_file(manifest: Manifest, source: int, cache: Path) -> Path:
-    info = manifest.objects[source]
-    key = [_VERSION, asdict(info), manifest.formats[source], manifest.columns, manifest.target, manifest.threshold]
+def _classes_by_folder(manifest: Manifest, fragment: Fragment, label: str) -> FragmentScan:
+    """Of images whose files need not be read: the names tell all."""
+    table = read_fragment(manifest.objects, fragment, "image-folder", [label], manifest.access)
+    labels = plain_strings(table[label], label, place_of(manifest.objects, fragment, "image-folder"))
+    if labels.null_count:
+        place = pc.index(pc.is_null(labels), True).as_py()
+        raise DataError(
+            "lies in no folder that names a class",
+            param=manifest.objects[fragment.source + place].uri,
+            hint="put the images into folders: train/CLASS/*.jpg",
+        )
+    return FragmentScan(table.num_rows, 0, 0, tuple(sorted(labels.unique().to_pylist())[: MAX_CLASSES + 1]))
+
+
+def _cache_file(manifest: Manifest, first: Fragment, cache: Path) -> Path:
+    """Of an object, by its first fragment, or of several that share one."""
+    source = first.source
+    infos = [asdict(info) for info in manifest.objects[source : source + first.count]]
+    key = [_VERSION, infos, manifest.formats[source], manifest.columns, manifest.target, manifest.threshold]
+    key.append(Bounds.fragment)
     return cache / "scans" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from astraml_ray.data.credentials import OWN, Access
 from astraml_ray.data.objects import ObjectInfo, resolve
 from astraml_ray.errors import DataError
 
-__all__ = ["SPLITS", "assign_splits", "split_of"]
+__all__ = ["IMAGE_SUFFIXES", "SPLITS", "assign_splits", "data_objects", "split_of"]
 
 SPLITS = ("train", "validation", "test")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
+_COMPANIONS = re.compile(
+    r"(dataset_infos?\.json|dataset_dict\.json|readme(\..*)?|licen[cs]e(\..*)?|.*\.(md|idx|crc)|thumbs\.db|desktop\.ini)$",
+    re.IGNORECASE,
+)
 _NAMES = (
     ("train", re.compile(r"^train(?![a-z])|^training(?![a-z])", re.IGNORECASE)),
     ("validation", re.compile(r"^(validation|valid|val|dev|eval)(?![a-z])", re.IGNORECASE)),
@@ -31,18 +36,40 @@ def split_of(relative: str) -> str | None:
     return None
 
 
+def data_objects(objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+    """The objects that hold rows: what lies beside them (state files, indexes, licences) is left out.
+
+    Where there is nothing else, they are taken for data.
+    """
+    folders = {info.uri.rpartition("/")[0] for info in objects if info.uri.endswith("/state.json")}
+    kept = [info for info in objects if not _is_companion(info.uri, folders)]
+    return kept or list(objects)
+
+
+def _is_companion(uri: str, saved: Collection[str]) -> bool:
+    """`saved` are the folders that `datasets.save_to_disk` wrote: they may hold cached arrow files, too."""
+    folder, _, name = uri.rpartition("/")
+    return bool(_COMPANIONS.match(name)) or (
+        folder in saved and (name == "state.json" or (name.startswith("cache-") and name.endswith(".arrow")))
+    )
+
+
 def assign_splits(prefix: str, objects: Sequence[ObjectInfo], access: Access = OWN) -> dict[str, list[ObjectInfo]]:
     """Objects by split; where none is named, all are training rows.
 
     Raises:
         DataError: Some splits are named, but no training rows among them.
     """
+    objects = data_objects(objects)
     filesystem, path = resolve(prefix, access)
     root = filesystem.unstrip_protocol(path).rstrip("/")
     splits: dict[str, list[ObjectInfo]] = {}
     unnamed = []
     for info in objects:
-        name = split_of(info.uri.removeprefix(root) or info.uri.rsplit("/", 1)[-1])
+        relative = info.uri.removeprefix(root) or info.uri.rsplit("/", 1)[-1]
+        if relative.lower().endswith(IMAGE_SUFFIXES):  # of images, the folder tells alone
+            relative = relative.rpartition("/")[0]
+        name = split_of(relative)
         if name is None:
             unnamed.append(info)
         else:

@@ -11,7 +11,7 @@ from astraml_ray.spec.secrets import SecretReference
 
 __all__ = ["Columns", "DatasetFormat", "DatasetSpec", "dataset_from_input"]
 
-DatasetFormat = Literal["auto", "parquet", "jsonl", "csv", "text"]
+DatasetFormat = Literal["auto", "parquet", "jsonl", "csv", "text", "arrow", "image-folder", "webdataset"]
 Uri = Annotated[str, StringConstraints(min_length=1, max_length=2048, strip_whitespace=True)]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -48,7 +48,8 @@ class DatasetSpec(SpecModel):
     test: Uri | None = None
     """Test rows; scored once, with the best model."""
     format: DatasetFormat = "auto"
-    """The file format; `auto` goes by the file names."""
+    """The file format; `auto` goes by the files' first bytes, and by their names where those leave it open. Lines
+    may be compressed with gzip or zstd."""
     columns: Columns = Columns()
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Share of the training rows that becomes the validation set when there is none. A row's side

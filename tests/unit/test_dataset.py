@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from astraml_ray.cli.s3_server import S3Server
-from astraml_ray.data import formats
+from astraml_ray.data.formats import Bounds
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.data.rows import read_rows
@@ -55,7 +55,7 @@ def write_csv(table: pa.Table, path: Path) -> None:
 def test_formats_give_the_same_rows(
     suffix: str, write: Callable[[pa.Table, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(formats, "LINE_FRAGMENT_BYTES", 1000)
+    monkeypatch.setattr(Bounds, "fragment", 1000)
     rows = word_rows(100)
     odd = pa.table({"text": ['with "quotes", and\na line end', "", "ünï"], "label": ["bird", "metal", "fruit"]})
     train = pa.concat_tables([rows, odd])

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from astraml_ray.cli.main import main
 from astraml_ray.cli.s3_server import S3Server
-from astraml_ray.data import formats, loose
+from astraml_ray.data.formats import Bounds
 from astraml_ray.data.inspection import Progress, inspect_dataset
 from astraml_ray.data.lengths import LengthTally
 from astraml_ray.data.repeats import RowHashes
@@ -193,7 +193,7 @@ def test_nothing_is_found_where_there_is_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_every_format_and_numbers_as_labels(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files are read in many fragments."""
-    monkeypatch.setattr(formats, "LINE_FRAGMENT_BYTES", 200)
+    monkeypatch.setattr(Bounds, "fragment", 200)
     rows = [{"id": i, "review": f"a good, or bad, text {i % 40}", "stars": i % 3} for i in range(50)]
     path = tmp_path / f"train.{kind}"
     if kind == "jsonl":
@@ -216,20 +216,22 @@ def test_every_format_and_numbers_as_labels(kind: str, tmp_path: Path, monkeypat
     assert found["split_off"] == 0.05
 
 
-def test_labels_that_change_their_type_are_counted_and_refused(tmp_path: Path) -> None:
-    """In JSON Lines, which training cannot read then; in the second fragment, or in the first."""
-    for place in (0, 49):
-        lines = [{"text": f"text\u2028{i}", "label": "x" if i == place else i % 2} for i in range(50)]
-        path = tmp_path / f"{place}" / "train.jsonl"
+def test_labels_that_change_their_type_are_counted(tmp_path: Path) -> None:
+    """In JSON Lines, in the second fragment, or in the first; training cannot read them if one is no single value."""
+    for place, odd in itertools.product((0, 49), ("x", ["x"])):
+        lines = [{"text": f"text\u2028{i}", "label": odd if i == place else i % 2} for i in range(50)]
+        path = tmp_path / f"{place} {odd}" / "train.jsonl"
         path.parent.mkdir()
         path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(formats, "LINE_FRAGMENT_BYTES", 300)
-            patch.setattr(loose, "LINE_FRAGMENT_BYTES", 300)
+            patch.setattr(Bounds, "fragment", 300)
             found = inspect(path.parent)
         label = found["splits"]["train"]["label"]
         assert label["types"] == {"number": 49, "text": 1}
         assert sum(label["classes"].values()) == found["splits"]["train"]["rows"] == 50
+        if odd == "x":
+            assert codes(found) == {("mixed_labels", "train")}
+            continue
         assert codes(found) == {("refused_file", "train"), ("mixed_labels", "train")}
         assert path.name in found["findings"][0]["message"]
         assert "changed from" in found["findings"][0]["message"]

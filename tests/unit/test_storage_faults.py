@@ -17,9 +17,10 @@ from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.data import formats
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats import fragments_of, read_fragment
-from astraml_ray.data.manifest import Manifest, read_rows
+from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.objects import ObjectInfo, describe, list_objects, open_object, resolve
 from astraml_ray.data.prepare import build_manifest
+from astraml_ray.data.rows import read_rows
 from astraml_ray.data.s3 import RetryingS3
 from astraml_ray.data.stream import _read_or_report
 from astraml_ray.errors import AstraError, DataError, InfrastructureError, StorageOutageError
@@ -105,13 +106,13 @@ def test_rows_through_faults_are_the_rows_without(
     write_all(folder)
     sound = build_manifest(
         parse_spec({"dataset": f"s3://bucket/faults-{seed}", "model": "m"}).dataset,
-        needs_label=True,
+        task="text-classification",
         cache=tmp_path / "sound",
     )
     proxy.plan = seeded(seed, 0.3)
     spec = {"path": f"s3://bucket/faults-{seed}", "endpoint_url": proxy.address}
     spoilt = build_manifest(
-        parse_spec({"dataset": spec, "model": "m"}).dataset, needs_label=True, cache=tmp_path / "spoilt"
+        parse_spec({"dataset": spec, "model": "m"}).dataset, task="text-classification", cache=tmp_path / "spoilt"
     )
     assert (spoilt.objects, spoilt.splits, spoilt.labels) == (sound.objects, sound.splits, sound.labels)
     rows = rows_of(spoilt)

@@ -1,0 +1,132 @@
+"""What every format shares: the fragment, the protocol of a format, and the bounds that keep memory flat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from astraml_ray.data.credentials import Access
+from astraml_ray.data.objects import ObjectInfo, reading, resolve
+from astraml_ray.errors import DataError
+
+__all__ = ["Bounds", "FileFormat", "Fragment", "damage_named", "place_of", "read_range", "select_columns"]
+
+
+class Bounds:
+    """Bytes that are held at once; what is larger is cut, or refused with a hint.
+
+    Attributes:
+        fragment: What a fragment of lines, samples or small files aims at.
+        group: Files of one fragment at most.
+        line: The longest line.
+        whole: The largest thing that must be read as one: a JSON array, a compressed tar.
+        frame: What may be decompressed, and thrown away, on the way to a fragment of a compressed file.
+    """
+
+    fragment = 8 << 20
+    group = 1000
+    line = 64 << 20
+    whole = 64 << 20
+    frame = 256 << 20
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A part of an object that is read as one, or several small objects that are.
+
+    Attributes:
+        source: Index of the (first) object in the manifest.
+        rows: Rows in it; -1 until they are counted.
+        size: Its bytes, uncompressed where that is known.
+        group: Parquet row group. In compressed files, the byte at which decompression begins.
+        start: First byte of a range: of lines, of samples of a tar, of Arrow messages. In compressed files it is
+            counted in decompressed bytes from `group`.
+        stop: Byte after the range; 0 is the whole object.
+        count: Objects in it, which are consecutive; more than one are read whole, one after the other.
+    """
+
+    source: int
+    rows: int
+    size: int
+    group: int = 0
+    start: int = 0
+    stop: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A file format: three functions.
+
+    Attributes:
+        fragments: The fragments of an object, of index 0; may open it.
+        schema: The columns of an object, as `read` gives them.
+        read: The wanted columns (None is all) of a fragment of one object, in file order.
+        opens: Whether `fragments` opens an object of this size.
+        remembered: Whether finding the fragments costs so much that it is done once for an object's ETag.
+        read_group: The wanted columns of several whole objects; None reads them one by one.
+        grouped: The largest object, in bytes, that shares a fragment with its neighbours.
+    """
+
+    fragments: Callable[[ObjectInfo, Access], list[Fragment]]
+    schema: Callable[[ObjectInfo, Access], pa.Schema]
+    read: Callable[[ObjectInfo, Fragment, list[str] | None, Access], pa.Table]
+    opens: Callable[[int], bool] = lambda size: True
+    remembered: bool = False
+    read_group: Callable[[Sequence[ObjectInfo], list[str] | None, Access], pa.Table] | None = None
+    grouped: Callable[[], int] = lambda: Bounds.fragment // 8
+
+
+def place_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> str:
+    """Where a fragment lies, for an error."""
+    uri = objects[fragment.source].uri
+    if fragment.count > 1:
+        return f"{uri} and the {fragment.count - 1} objects after it"
+    if kind == "parquet":
+        return f"{uri}, row group {fragment.group}"
+    return f"{uri}, from byte {fragment.start}" if fragment.start or fragment.stop else uri
+
+
+@contextmanager
+def damage_named(info: ObjectInfo) -> Iterator[None]:
+    """Arrow calls some damage an OSError, like a failure of the storage, which would be tried again: it has no number.
+
+    Raises:
+        DataError: The object is damaged.
+    """
+    try:
+        yield
+    except OSError as error:
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        raise DataError(
+            f"is damaged: {str(error).splitlines()[0][:300]}", param=info.uri, hint="write the object again"
+        ) from error
+
+
+def read_range(info: ObjectInfo, start: int, stop: int, access: Access) -> bytes:
+    """Bytes of an object in one request; fewer at its end."""
+    filesystem, path = resolve(info.uri, access)
+    with reading(info.uri, access):
+        data: bytes = filesystem.cat_file(path, start=start, end=min(stop, info.size))
+    return data
+
+
+def select_columns(info: ObjectInfo, table: pa.Table, wanted: list[str] | None) -> pa.Table:
+    """The wanted columns of a table.
+
+    Raises:
+        DataError: One is missing.
+    """
+    missing = [name for name in wanted or [] if name not in table.column_names]
+    if missing:
+        raise DataError(
+            f"has no column {missing[0]!r}, which other objects of the dataset have; it has "
+            f"{', '.join(table.column_names)}",
+            param=info.uri,
+            hint="write it with the same columns, or take it out of the dataset",
+        )
+    return table.select(wanted) if wanted else table

@@ -1,0 +1,159 @@
+"""WebDataset: tar shards in which consecutive files of one key make a sample."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from astraml_ray.data.credentials import Access
+from astraml_ray.data.formats.compressed import Unpacked
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, select_columns
+from astraml_ray.data.formats.tar_walk import cut_short, walk
+from astraml_ray.data.formats.unify import rows_table
+from astraml_ray.data.objects import ObjectInfo, open_object
+from astraml_ray.data.splits import IMAGE_SUFFIXES
+from astraml_ray.errors import DataError
+
+__all__ = ["WEBDATASET", "WEBDATASET_GZ", "key_of"]
+
+_FIRST = ("__key__", "image", "text", "label")
+
+
+def key_of(name: str) -> tuple[str, str] | None:
+    """A member's key and its extension, which begins at the first dot of its file name; None if it is no sample's."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, extension = base.partition(".")
+    if not stem or not dot or stem.startswith("__"):
+        return None
+    return folder + slash + stem, extension.lower()
+
+
+def _fragments(info: ObjectInfo, access: Access) -> list[Fragment]:
+    return list(_samples(info, access))
+
+
+def _samples(info: ObjectInfo, access: Access) -> Iterator[Fragment]:
+    """Samples together until they fill a fragment."""
+    start = stop = rows = 0
+    last: str | None = None
+    for member in walk(info, access):
+        found = key_of(member.name)
+        if found is None:
+            continue
+        if found[0] != last:
+            if rows and stop - start >= Bounds.fragment:
+                yield Fragment(0, rows, stop - start, start=start, stop=stop)
+                rows = 0
+            if not rows:
+                start = member.start
+            rows, last = rows + 1, found[0]
+        stop = member.stop
+        if stop - start > Bounds.frame:
+            raise DataError(
+                f"sample {last!r} has over {Bounds.frame >> 20} MiB",
+                param=info.uri,
+                hint="write smaller samples; members of one key follow each other",
+            )
+    if rows:
+        yield Fragment(0, rows, stop - start, start=start, stop=stop)
+
+
+def _schema(info: ObjectInfo, access: Access) -> pa.Schema:
+    first = next(_samples(info, access), None)
+    return _read(info, first, None, access).schema if first else pa.schema([])
+
+
+def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
+    with open_object(info, access) as file:
+        file.seek(fragment.start)
+        data = file.read((fragment.stop or info.size) - fragment.start)
+    return select_columns(info, _table(info, data), columns)
+
+
+def _table(info: ObjectInfo, data: bytes) -> pa.Table:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+            rows = list(_rows(info, tar))
+    except tarfile.TarError as error:
+        raise cut_short(info, 0, str(error)) from error
+    names = dict.fromkeys(name for row in rows for name in row)
+    return rows_table(info, rows, "").select(sorted(names, key=lambda name: (*_place(name), name)))
+
+
+def _place(name: str) -> tuple[int]:
+    return (_FIRST.index(name) if name in _FIRST else len(_FIRST),)
+
+
+def _rows(info: ObjectInfo, tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
+    key: str | None = None
+    files: dict[str, bytes] = {}
+    for member in tar:
+        found = key_of(member.name) if member.isreg() else None
+        if found is None:
+            continue
+        if found[0] != key and files:
+            yield _row(info, str(key), files)
+            files = {}
+        key, extension = found
+        if extension in files:
+            raise DataError(
+                f"has {member.name!r} twice in one sample", param=info.uri, hint="give every sample a key of its own"
+            )
+        body = tar.extractfile(member)
+        files[extension] = body.read() if body else b""
+        if len(files[extension]) < member.size:
+            raise cut_short(info, member.offset, f"{member.name!r} goes on after its end")
+    if files:
+        yield _row(info, str(key), files)
+
+
+def _row(info: ObjectInfo, key: str, files: dict[str, bytes]) -> dict[str, Any]:
+    """A sample's values: an image, texts, a label, and the single values of its JSON."""
+    row: dict[str, Any] = {"__key__": key}
+    try:
+        for extension, data in files.items():
+            if extension in IMAGE_SUFFIXES:
+                row["image"] = data
+            elif extension in ("txt", "text"):
+                row["text"] = data.decode("utf-8-sig")
+            elif extension in ("cls", "label"):
+                row["label"] = data.decode().strip()
+            elif extension == "json":
+                row = {**_scalars(json.loads(data)), **row}
+    except ValueError as error:
+        raise DataError(f"sample {key!r} is damaged: {error}", param=info.uri, hint="write it again") from error
+    return row
+
+
+def _scalars(document: Any) -> dict[str, Any]:
+    items: Iterable[tuple[str, Any]] = document.items() if isinstance(document, dict) else ()
+    return {name: value for name, value in items if value is None or isinstance(value, (str, bool, int, float))}
+
+
+def _whole(info: ObjectInfo, access: Access) -> list[Fragment]:
+    return [Fragment(0, -1, info.size)]
+
+
+def _read_gz(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
+    with open_object(info, access) as file:
+        data = Unpacked(info, file, "gz").read(Bounds.whole + 1)
+    if len(data) > Bounds.whole:
+        raise DataError(
+            f"is a compressed tar of over {Bounds.whole >> 20} MiB, which cannot be read in parts",
+            param=info.uri,
+            hint="decompress it: images in it are compressed already",
+        )
+    return select_columns(info, _table(info, data), columns)
+
+
+def _schema_gz(info: ObjectInfo, access: Access) -> pa.Schema:
+    return _read_gz(info, Fragment(0, -1, info.size), None, access).schema
+
+
+WEBDATASET = FileFormat(_fragments, _schema, _read, remembered=True)
+WEBDATASET_GZ = FileFormat(_whole, _schema_gz, _read_gz, opens=lambda size: False, grouped=lambda: 0)

@@ -82,7 +82,7 @@ def _amounts(
     enhanced = 1 + signed * enhance
     by_name = {
         "rotate": signed * turn,
-        "solarize": 1 - magnitude,
+        "solarize": (1 - magnitude) * 256 / 255,  # at nothing, above the highest level
         "posterize": 8 - magnitude * bits,
         "shear_x": signed * shear,
         "shear_y": signed * shear,

@@ -316,7 +316,7 @@ def fit(inputs: RunInputs, *, world: World | None = None, **more: Any) -> tuple[
         ),
         timetable=timetable,
         hyper=spec.hyperparams,
-        objective=objective_of(spec.task, 3, images=inputs.encoder),  # type: ignore[arg-type]
+        objective=more.pop("objective", None) or objective_of(spec.task, 3, images=inputs.encoder),  # type: ignore[arg-type]
         validation=EvaluationRows(split_reader(inputs, "validation", 1), 0),
         checkpoints=more.pop("checkpoints", None) or MemoryCheckpoints(),
         reporter=log,

@@ -9,6 +9,7 @@ import numpy as np
 
 from astraml_ray.data.keyed import uniforms
 from astraml_ray.spec.augmentation import Augmentation
+from astraml_ray.spec.text_augmentation import TextAugmentation
 
 __all__ = ["AUGMENTATIONS", "augment_texts"]
 
@@ -57,14 +58,14 @@ def augment_texts(texts: Sequence[str], keys: Any, augmentations: Sequence[Augme
     Args:
         texts: One text per row.
         keys: One key per row, uint64 (see keyed.row_keys).
-        augmentations: From the spec.
+        augmentations: From the spec; those of texts are applied.
         mask: The token that stands for a masked word.
 
     Returns:
         As many texts; an empty or blank one stays as it is.
     """
     changed = list(texts)
-    for order, augmentation in enumerate(augmentations):
+    for order, augmentation in enumerate(one for one in augmentations if isinstance(one, TextAugmentation)):
         apply = AUGMENTATIONS[augmentation.type]
         for row, text in enumerate(changed):
             chance = uniforms(keys[row], 1, 2 * order)[0]

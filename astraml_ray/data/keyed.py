@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["row_keys", "uniforms"]
+__all__ = ["derived_keys", "row_keys", "uniforms", "uniforms_of"]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 Keys = npt.NDArray[np.uint64]
@@ -27,7 +27,20 @@ def row_keys(seed: int, epoch: int, positions: npt.NDArray[np.int64]) -> Keys:
 
 def uniforms(key: np.uint64, count: int, stream: int = 0) -> npt.NDArray[np.float64]:
     """`count` numbers in [0, 1) of a key; another stream gives other numbers."""
+    numbers: npt.NDArray[np.float64] = uniforms_of(np.array([key], np.uint64), count, stream)[0]
+    return numbers
+
+
+def uniforms_of(keys: Keys, count: int, stream: int = 0) -> npt.NDArray[np.float64]:
+    """What `uniforms` gives for each of many keys, (keys, count)."""
     with np.errstate(over="ignore"):
-        start = _mix(np.array([key], np.uint64) + np.uint64(stream + 1) * np.uint64(0xD1342543DE82EF95))
-        words = _mix(start + np.arange(1, count + 1, dtype=np.uint64) * _GAMMA)
-    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        starts = _mix(keys + np.uint64(stream + 1) * np.uint64(0xD1342543DE82EF95))
+        words = _mix(starts[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _GAMMA)
+    numbers: npt.NDArray[np.float64] = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return numbers
+
+
+def derived_keys(keys: Keys, stream: int) -> Keys:
+    """Other keys, one for each."""
+    with np.errstate(over="ignore"):
+        return _mix(keys ^ _mix(np.array([stream], np.uint64) * _GAMMA + _GAMMA))

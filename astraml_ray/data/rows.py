@@ -13,7 +13,7 @@ from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.values import as_images, as_numbers, as_words, plain_strings
 from astraml_ray.errors import DataError
 
-__all__ = ["content_hash", "hash_rows", "read_columns", "read_rows"]
+__all__ = ["content_hash", "hash_rows", "read_columns", "read_rows", "row_place"]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
@@ -31,8 +31,7 @@ def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
     fragment = split.fragments[index]
     table = read_columns(manifest, fragment)
     if split.side != "all":
-        low = hash_rows(table) < np.uint64(manifest.threshold)
-        table = table.filter(pa.array(low if split.side == "low" else ~low))
+        table = table.filter(pa.array(_of_side(manifest, split, table)))
     if table.num_rows != split.rows[index]:
         info = manifest.objects[fragment.source]
         raise DataError(
@@ -41,6 +40,19 @@ def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
             hint="start a new run on the dataset as it is now",
         )
     return table
+
+
+def row_place(manifest: Manifest, split: Split, index: int, row: int) -> tuple[str, int]:
+    """Where a row of read_rows lies: the object's part, and the row in it. For errors: reads the fragment again."""
+    fragment = split.fragments[index]
+    if split.side != "all":
+        row = int(np.flatnonzero(_of_side(manifest, split, read_columns(manifest, fragment)))[row])
+    return place_of(manifest.objects, fragment, manifest.formats[fragment.source]), row
+
+
+def _of_side(manifest: Manifest, split: Split, table: pa.Table) -> npt.NDArray[np.bool_]:
+    low: npt.NDArray[np.bool_] = hash_rows(table) < np.uint64(manifest.threshold)
+    return low if split.side == "low" else ~low
 
 
 def read_columns(manifest: Manifest, fragment: Fragment) -> pa.Table:

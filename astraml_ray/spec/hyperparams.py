@@ -102,6 +102,10 @@ class Hyperparams(SpecModel):
     """`auto` is bf16 where the GPU has it, fp32 elsewhere."""
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Overrides every dropout rate of the model's configuration."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of each class's target that is spread over all classes, in training; scores know nothing of it."""
+    image_size: int | None = Field(default=None, ge=8, le=4096)
+    """Pixels of a side that an image model takes; left out, the model's own."""
     max_length: int | None = Field(default=None, ge=4, le=1_000_000)
     """Tokens of a row at most; left out, the model's context, at most 512."""
     mask_probability: float = Field(default=0.15, gt=0, lt=1)

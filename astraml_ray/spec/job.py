@@ -91,6 +91,9 @@ class JobSpec(SpecModel):
     hyperparams: Hyperparams = Hyperparams()
     augmentation: Augmentations = ()
     """Of the training rows: `light`, `medium` or `strong`, or a list."""
+    augmentation_on: Literal["auto", "stream", "device"] = "auto"
+    """Where images are augmented: in the data tasks (`stream`), or by each worker on its device. `auto` is the GPU
+    where workers have one. Texts are augmented in the data tasks."""
     resources: Resources = Resources()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     limits: Limits = Limits()

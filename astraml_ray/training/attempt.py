@@ -24,7 +24,7 @@ from astraml_ray.spec.placement import Placement
 from astraml_ray.training.channel import RunChannel
 from astraml_ray.training.failures import classify
 from astraml_ray.training.fit import Fit, RunTrainer
-from astraml_ray.training.preparation import RunInputs
+from astraml_ray.training.preparation import RunInputs, placed
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.stop import STOP_CODES, Stop, StopMode
 from astraml_ray.training.timetable import Timetable
@@ -75,7 +75,7 @@ class Attempt:
     ) -> None:
         self.last_step: int | None = None
         self.forced = False
-        self._inputs = inputs
+        self._inputs = placed(inputs, gpus=placement.gpus_per_worker > 0)
         self._folder = folder
         self._placement = placement
         self._watcher = watcher

@@ -26,9 +26,20 @@ from astraml_ray.spec.hyperparams import Hyperparams
 from astraml_ray.spec.model import ModelSpec
 from astraml_ray.training.tasks import TASKS
 
-__all__ = ["Blueprint", "aliases", "build_model", "context_length", "find_blueprint", "load_config", "load_tokenizer"]
+__all__ = [
+    "Blueprint",
+    "aliases",
+    "build_model",
+    "context_length",
+    "fetch",
+    "find_blueprint",
+    "image_sides",
+    "load_config",
+    "load_tokenizer",
+]
 
 _DEFAULT_CONTEXT = 512
+_ANY_SIDE = 64
 _HUB = "https://huggingface.co"
 
 
@@ -44,6 +55,7 @@ class Blueprint:
         config: The configuration's fields, where an alias gives them.
         tokenizer_kind: What is trained from scratch.
         vocab_size: Of a tokenizer trained from scratch.
+        image_size: Pixels of a side, where an alias gives them.
     """
 
     location: str | None
@@ -52,6 +64,7 @@ class Blueprint:
     config: dict[str, Any] | None = None
     tokenizer_kind: Literal["wordpiece", "bpe"] = "wordpiece"
     vocab_size: int = 8000
+    image_size: int | None = None
 
 
 def aliases() -> dict[str, dict[str, Any]]:
@@ -75,15 +88,12 @@ def find_blueprint(spec: ModelSpec) -> Blueprint:
                 param="/model/init",
                 hint="use init: scratch, or another model",
             )
+        location = None if scratch else alias["pretrained"]
+        config = alias["config"] if scratch else None
+        if "tokenizer" not in alias:
+            return Blueprint(location, spec.revision, scratch, config, image_size=alias["image_size"])
         made = alias["tokenizer"]
-        return Blueprint(
-            None if scratch else alias["pretrained"],
-            spec.revision,
-            scratch,
-            alias["config"] if scratch else None,
-            made["kind"],
-            made["vocab_size"],
-        )
+        return Blueprint(location, spec.revision, scratch, config, made["kind"], made["vocab_size"])
     is_path = spec.name.startswith((".", "/", "~", "s3://")) or Path(spec.name).is_dir()
     if is_path and not spec.name.startswith("s3://"):
         folder = Path(spec.name).expanduser().absolute()
@@ -219,14 +229,15 @@ def context_length(config: Any, tokenizer: Any, wanted: int | None) -> int:
 
 
 def adapt_config(config: Any, tokenizer: Any, classes: tuple[str, ...], hyper: Hyperparams, *, scratch: bool) -> Any:
-    """Puts the classes, the padding token and the dropout rate into a configuration."""
+    """Puts the classes, the padding token (None is no tokenizer) and the dropout rate into a configuration."""
     if classes:
         config.num_labels = len(classes)
         config.id2label = dict(enumerate(classes))
         config.label2id = {name: index for index, name in enumerate(classes)}
         config.problem_type = "single_label_classification"
-    config.pad_token_id = tokenizer.pad_token_id
-    if scratch:
+    if tokenizer is not None:
+        config.pad_token_id = tokenizer.pad_token_id
+    if tokenizer is not None and scratch:
         config.vocab_size = len(tokenizer)
         for role in ("bos", "eos"):
             if getattr(tokenizer, f"{role}_token_id") is not None:
@@ -270,9 +281,26 @@ def build_model(task: str, config: Any, blueprint: Blueprint, *, seed: int) -> t
 
 
 def _freeze_unreached(model: Any) -> None:
-    ids = torch.full((1, 4), min(5, model.config.vocab_size - 1))
-    model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.float().sum().backward()
+    model.eval()  # BatchNorm must not learn from what is no data
+    model(**_any_inputs(model.config)).logits.float().sum().backward()
     for parameter in model.parameters():
         if parameter.grad is None:
             parameter.requires_grad_(False)
     model.zero_grad(set_to_none=True)
+
+
+def _any_inputs(config: Any) -> dict[str, torch.Tensor]:
+    if (vocabulary := getattr(config, "vocab_size", None)) is None:
+        height, width = image_sides(config) or (_ANY_SIDE, _ANY_SIDE)
+        return {"pixel_values": torch.zeros(1, config.num_channels, height, width)}
+    ids = torch.full((1, 4), min(5, vocabulary - 1))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def image_sides(config: Any) -> tuple[int, int] | None:
+    """Height and width that an image model is made for, in pixels; None if it takes any."""
+    size = getattr(config, "image_size", None)
+    if size is None or isinstance(size, int):
+        return None if size is None else (size, size)
+    height, width = size
+    return height, width

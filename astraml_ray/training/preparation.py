@@ -13,17 +13,21 @@ from typing import Any
 from transformers import AutoConfig, AutoTokenizer
 
 from astraml_ray.data.encoding.encoder import Encoder, encoder_from_plain, encoder_to_plain
+from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.data.manifest import Manifest
+from astraml_ray.data.mixing import mixings_of
 from astraml_ray.data.plan import epoch_blocks
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import DataError, ModelError, Problem, SpecError
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
+from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.job import Task
 from astraml_ray.spec.loading import dump_spec, parse_document, parse_spec
 from astraml_ray.training.advice import advise
+from astraml_ray.training.image_inputs import image_encoder
 from astraml_ray.training.models import (
     Blueprint,
     adapt_config,
@@ -34,9 +38,9 @@ from astraml_ray.training.models import (
 )
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import ValueOf, dataset_secret, require_source
-from astraml_ray.training.tasks import TASKS
+from astraml_ray.training.tasks import TASKS, check_for_task
 
-__all__ = ["RunInputs", "load_inputs", "prepare", "store_inputs"]
+__all__ = ["RunInputs", "load_inputs", "placed", "prepare", "store_inputs"]
 
 _TOKENIZER_LETTERS = 64_000_000
 _SAMPLE_ROWS = 1000
@@ -49,10 +53,10 @@ class RunInputs:
     Attributes:
         spec: With `task` and all defaults resolved.
         manifest: The dataset, pinned.
-        encoder: How rows become tokens.
+        encoder: How rows become tokens, or pixels.
         blueprint: Where the weights come from.
         config: The model's configuration (transformers).
-        tokenizer: The model's tokenizer (transformers).
+        tokenizer: The model's tokenizer (transformers); None where there are no texts.
         secrets: Gives the values of the secrets that the spec names; None is for a run without a service.
     """
 
@@ -86,6 +90,15 @@ def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None
     manifest = build_manifest(spec.dataset, task=spec.task, cache=settings.cache, secret=dataset_secret(spec, secrets))
     task = _task_of(spec.task, manifest, config)
     _check_monitor(spec, task)
+    check_for_task(spec, task)
+    if task == "image-classification":
+        encoder: Encoder = replace(
+            image_encoder(config, blueprint, spec.hyperparams, manifest.labels),
+            mixes=bool(mixings_of(augmentations_of(spec.augmentation, task))),
+            on_device=spec.augmentation_on == "device",
+        )
+        config = adapt_config(config, None, manifest.labels, spec.hyperparams, scratch=blueprint.scratch)
+        return _advised(RunInputs(_resolved(spec, task), manifest, encoder, blueprint, config, None, secrets))
     tokenizer = load_tokenizer(blueprint, lambda: _tokenizer_texts(manifest, spec.seed))
     if task == "masked-lm" and tokenizer.mask_token is None:
         raise ModelError("its tokenizer has no mask token", param="/task", hint="choose task causal-lm")
@@ -99,15 +112,29 @@ def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None
         tokenizer.mask_token or tokenizer.unk_token or "",
         spec.hyperparams.mask_probability,
     )
-    spec = spec.model_copy(
-        update={"task": task, "hyperparams": spec.hyperparams.model_copy(update={"max_length": max_length})}
-    )
-    inputs = RunInputs(spec, manifest, encoder, blueprint, config, tokenizer, secrets)
+    spec = _resolved(spec, task, max_length=max_length)
+    return _advised(RunInputs(spec, manifest, encoder, blueprint, config, tokenizer, secrets))
+
+
+def placed(inputs: RunInputs, *, gpus: bool) -> RunInputs:
+    """The inputs of an attempt whose workers have GPUs, or not: images are augmented there, or in the data tasks."""
+    encoder = inputs.encoder
+    if not isinstance(encoder, ImageEncoder) or inputs.spec.augmentation_on != "auto":
+        return inputs
+    on_device = gpus and bool(augmentations_of(inputs.spec.augmentation, inputs.spec.task))
+    return replace(inputs, encoder=replace(encoder, on_device=on_device))
+
+
+def _resolved(spec: JobSpec, task: Any, **hyperparams: Any) -> JobSpec:
+    return spec.model_copy(update={"task": task, "hyperparams": spec.hyperparams.model_copy(update=hyperparams)})
+
+
+def _advised(inputs: RunInputs) -> tuple[RunInputs, list[Problem]]:
     warnings = advise(
-        spec,
+        inputs.spec,
         train_rows=inputs.train_rows,
-        validation_rows=manifest.splits["validation"].total_rows,
-        truncated_share=_truncated_share(inputs),
+        validation_rows=inputs.manifest.splits["validation"].total_rows,
+        truncated_share=_truncated_share(inputs) if inputs.tokenizer is not None else 0.0,
     )
     return inputs, warnings
 
@@ -169,7 +196,8 @@ def store_inputs(inputs: RunInputs, folder: RunFolder) -> None:
     """Writes the inputs into the run's folder; `inputs.json` last."""
     with tempfile.TemporaryDirectory() as temporary:
         inputs.config.save_pretrained(temporary)
-        inputs.tokenizer.save_pretrained(temporary)
+        if inputs.tokenizer is not None:
+            inputs.tokenizer.save_pretrained(temporary)
         folder.upload(Path(temporary), "inputs")
     folder.write("manifest.json", inputs.manifest.to_json().encode())
     folder.write("spec.yaml", dump_spec(inputs.spec).encode())
@@ -190,12 +218,13 @@ def load_inputs(folder: RunFolder, *, secrets: ValueOf | None = None) -> RunInpu
     with tempfile.TemporaryDirectory() as temporary:
         folder.download("inputs", Path(temporary))
         config = AutoConfig.from_pretrained(temporary)
-        tokenizer = AutoTokenizer.from_pretrained(temporary)
+        encoder = encoder_from_plain(document["encoder"])
+        tokenizer = AutoTokenizer.from_pretrained(temporary) if isinstance(encoder, TextEncoder) else None
     manifest = Manifest.from_json(folder.read("manifest.json").decode())
     return RunInputs(
         spec,
         replace(manifest, secret=dataset_secret(spec, secrets)),
-        encoder_from_plain(document["encoder"]),
+        encoder,
         Blueprint(**document["blueprint"]),
         config,
         tokenizer,

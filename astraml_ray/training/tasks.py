@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageClassification,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
 
+from astraml_ray.data.encoding.images import ImageEncoder
+from astraml_ray.errors import Problem, SpecError
+from astraml_ray.spec.augmentation import Augmentation, check_augmentations
+from astraml_ray.spec.job import JobSpec
 from astraml_ray.training.objectives.classification import CLASS_METRICS, TextClassification
+from astraml_ray.training.objectives.images import IMAGE_METRICS, ImageClassification
 from astraml_ray.training.objectives.language import LANGUAGE_METRICS, LanguageModel
 from astraml_ray.training.objectives.objective import Objective
 
-__all__ = ["TASKS", "TaskKind", "objective_of"]
+__all__ = ["TASKS", "TaskKind", "check_for_task", "objective_of"]
 
 
 @dataclass(frozen=True)
@@ -21,12 +31,13 @@ class TaskKind:
 
     Attributes:
         model: transformers' Auto class.
-        objective: Makes the objective of (number of classes, padding id; 0 where there is none).
+        objective: Makes the objective of (number of classes, padding id; 0 where there is none); None for images,
+            whose objective is made of their encoder.
         metrics: What an evaluation gives.
     """
 
     model: Any
-    objective: Callable[[int, int], Objective]
+    objective: Callable[[int, int], Objective] | None
     metrics: tuple[str, ...]
 
 
@@ -34,10 +45,49 @@ TASKS: dict[str, TaskKind] = {
     "text-classification": TaskKind(AutoModelForSequenceClassification, TextClassification, CLASS_METRICS),
     "causal-lm": TaskKind(AutoModelForCausalLM, lambda _, pad: LanguageModel(pad, causal=True), LANGUAGE_METRICS),
     "masked-lm": TaskKind(AutoModelForMaskedLM, lambda _, pad: LanguageModel(pad, causal=False), LANGUAGE_METRICS),
+    "image-classification": TaskKind(AutoModelForImageClassification, None, IMAGE_METRICS),
 }
 """By name."""
 
 
-def objective_of(task: str, classes: int, pad_id: int) -> Objective:
-    """The objective of a resolved task."""
-    return TASKS[task].objective(classes, pad_id)
+def objective_of(
+    task: str,
+    classes: int,
+    pad_id: int = 0,
+    *,
+    images: ImageEncoder | None = None,
+    augmentations: tuple[Augmentation, ...] = (),
+    smoothing: float = 0.0,
+) -> Objective:
+    """The objective of a resolved task.
+
+    Args:
+        task: One of TASKS.
+        classes: Number of classes; 0 where there are none.
+        pad_id: The padding token, of texts.
+        images: The encoder, of images.
+        augmentations: Of training rows, for those that are augmented on the device.
+        smoothing: Of the classes' targets in training.
+    """
+    make = TASKS[task].objective
+    if make is None:
+        assert images is not None, "preparation makes an encoder of images for images"
+        return ImageClassification(classes, images, augmentations, smoothing)
+    objective = make(classes, pad_id)
+    return replace(objective, smoothing=smoothing) if isinstance(objective, TextClassification) else objective
+
+
+def check_for_task(spec: JobSpec, task: str) -> None:
+    """Refuses settings that a task does not have.
+
+    Raises:
+        SpecError: Each with its field.
+    """
+    check_augmentations(spec.augmentation, task)
+    problems = []
+    if spec.hyperparams.label_smoothing and task not in ("text-classification", "image-classification"):
+        problems.append(Problem("/hyperparams/label_smoothing", f"{task} has none", "leave it out"))
+    if spec.hyperparams.image_size and task != "image-classification":
+        problems.append(Problem("/hyperparams/image_size", f"{task} has no images", "leave it out"))
+    if problems:
+        raise SpecError(problems)

@@ -18,6 +18,7 @@ import ray.train.torch
 import torch
 
 from astraml_ray.data.blocks import BlockReader
+from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
@@ -28,6 +29,7 @@ from astraml_ray.training.channel import ChannelReporter, SilentReporter, line_s
 from astraml_ray.training.checkpoint import WEIGHTS, FolderCheckpoints, load_weights
 from astraml_ray.training.collectives import World
 from astraml_ray.training.evaluation import EvaluationRows, evaluate
+from astraml_ray.training.image_inputs import save_processor
 from astraml_ray.training.logs import capture_logs
 from astraml_ray.training.loop import Outcome, Reporter, train
 from astraml_ray.training.memory import memory_errors
@@ -134,7 +136,14 @@ def _train(assignment: Assignment, world: World, reporter: Reporter) -> tuple[to
 
     with memory_errors(lambda: "the model did not fit into memory", param="/model"):
         model = build_model(spec.task, inputs.config, inputs.blueprint, seed=spec.seed).to(world.device)
-    objective = objective_of(spec.task, len(inputs.manifest.labels), inputs.tokenizer.pad_token_id)
+    objective = objective_of(
+        spec.task,
+        len(inputs.manifest.labels),
+        inputs.tokenizer.pad_token_id if inputs.tokenizer is not None else 0,
+        images=inputs.encoder if isinstance(inputs.encoder, ImageEncoder) else None,
+        augmentations=augmentations_of(spec.augmentation, spec.task),
+        smoothing=spec.hyperparams.label_smoothing,
+    )
     checkpoints = FolderCheckpoints(folder, keep=spec.checkpoint.keep)
     timetable = Timetable.of(spec.hyperparams, inputs.train_rows)
     outcome = train(
@@ -257,7 +266,10 @@ def _publish(model: Any, inputs: RunInputs, folder: RunFolder) -> str:
     """Writes `model/`, as from_pretrained reads it; returns the SHA-256 of its weights."""
     with tempfile.TemporaryDirectory() as temporary:
         model.save_pretrained(temporary)
-        inputs.tokenizer.save_pretrained(temporary)
+        if isinstance(inputs.encoder, ImageEncoder):
+            save_processor(inputs.encoder, Path(temporary))
+        else:
+            inputs.tokenizer.save_pretrained(temporary)
         digest = hashlib.sha256()
         for file in sorted(Path(temporary).glob("*.safetensors")):
             digest.update(file.read_bytes())

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.spec.augmentation import Augmentation
 
@@ -40,10 +41,13 @@ class Encoder(Protocol):
 
         Returns:
             As many rows, of `schema`.
+
+        Raises:
+            RowError: A row cannot be encoded.
         """
 
 
-_KINDS: dict[str, type[Any]] = {"text": TextEncoder}
+_KINDS: dict[str, type[Any]] = {"text": TextEncoder, "images": ImageEncoder}
 
 
 def encoder_to_plain(encoder: Encoder) -> dict[str, Any]:

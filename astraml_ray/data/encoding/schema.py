@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from astraml_ray.errors import AstraError
 
-__all__ = ["HEAD", "IGNORED", "PADDING", "error_table", "head", "padding_rows", "raise_reported"]
+__all__ = ["HEAD", "IGNORED", "PADDING", "RowError", "error_table", "head", "padding_rows", "raise_reported"]
 
 IGNORED = -100
 """The label of what is no target, as in torch.nn.functional.cross_entropy."""
@@ -20,6 +20,22 @@ HEAD = (
     pa.field("error", pa.binary()),  # null, but in a table that stands for an error
 )
 PADDING, _ERROR = -1, -2
+
+
+class RowError(ValueError):
+    """A row that cannot be encoded; who reads the rows knows where it lies.
+
+    Args:
+        row: Its index in what was given to encode.
+        reason: What is wrong with it.
+        partner: It is the partner of that row which cannot be encoded.
+    """
+
+    def __init__(self, row: int, reason: str, *, partner: bool = False) -> None:
+        super().__init__(reason)
+        self.row = row
+        self.reason = reason
+        self.partner = partner
 
 
 def head(positions: npt.NDArray[np.int64]) -> list[pa.Array]:

@@ -26,10 +26,12 @@ class TextClassification:
     Attributes:
         classes: Number of classes.
         pad_id: The padding token.
+        smoothing: Share of each target that is spread over all classes, in training.
     """
 
     classes: int
     pad_id: int
+    smoothing: float = 0.0
 
     def collate(self, rows: pa.Table, cut: Cut) -> list[Batch]:
         return collate(rows, cut, per_token=False, pad_id=self.pad_id)
@@ -41,7 +43,8 @@ class TextClassification:
         return float((batch.labels >= 0).sum())
 
     def loss_sum(self, model: Any, batch: Batch) -> torch.Tensor:
-        return functional.cross_entropy(self._logits(model, batch), batch.labels, reduction="sum")
+        logits = self._logits(model, batch)
+        return functional.cross_entropy(logits, batch.labels, reduction="sum", label_smoothing=self.smoothing)
 
     def score(self, model: Any, batch: Batch) -> Sums:
         return class_sums(self._logits(model, batch), batch.labels)

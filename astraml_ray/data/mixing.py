@@ -1,0 +1,99 @@
+"""Mixtures of two images: which row takes part of which other row of its shuffle block, and how much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from astraml_ray.data.keyed import uniforms_of
+from astraml_ray.spec.augmentation import Augmentation
+from astraml_ray.spec.image_augmentation import CutMix, Mixing, MixUp
+
+__all__ = ["PARTNER_STREAM", "draw_mixtures", "mixings_of", "partners_of", "weights_of_partners", "with_partners"]
+
+PARTNER_STREAM = 1 << 22
+_STREAM = PARTNER_STREAM + 1
+Keys = npt.NDArray[np.uint64]
+
+
+def mixings_of(augmentations: Sequence[Augmentation]) -> list[Mixing]:
+    """Those that mix two images."""
+    return [one for one in augmentations if isinstance(one, MixUp | CutMix)]
+
+
+def partners_of(keys: Keys, places: npt.NDArray[np.int64], rows: int, mixings: Sequence[Mixing]) -> Any:
+    """The place of each row's partner in its block, never the row itself; -1 where a row is not mixed.
+
+    Args:
+        keys: (n,), of the rows.
+        places: (n,), of the rows in their block.
+        rows: Of the block.
+        mixings: From the spec.
+    """
+    mixed = _chosen(keys, mixings) >= 0
+    if rows < 2:
+        return np.full(len(keys), -1)
+    others = (uniforms_of(keys, 1, PARTNER_STREAM)[:, 0] * (rows - 1)).astype(np.int64)
+    return np.where(mixed, others + (others >= places), -1)
+
+
+def with_partners(rows: pa.Table, partners: pa.Table, mixed: npt.NDArray[np.bool_]) -> pa.Table:
+    """Rows with the columns of their partners beside their own, null where there is none.
+
+    Args:
+        rows: By role.
+        partners: As many as are mixed, in order.
+        mixed: (rows,).
+    """
+    places = pa.array(np.cumsum(mixed) - 1, mask=~mixed)
+    for name in partners.column_names:
+        rows = rows.append_column(f"partner_{name}", partners[name].take(places))
+    return rows
+
+
+def draw_mixtures(
+    keys: Keys, mixed: npt.NDArray[np.bool_], mixings: Sequence[Mixing], height: int, width: int
+) -> npt.NDArray[np.float32]:
+    """How each image is mixed with its partner: (rows, 5), top, bottom, left, right of a part, and its opacity.
+
+    MixUp's part is the whole image; CutMix's has opacity 1; without a mixture it is empty.
+
+    Args:
+        keys: (rows,).
+        mixed: (rows,), whether there is a partner.
+        mixings: From the spec.
+        height: Of the images.
+        width: Of the images.
+    """
+    found = np.zeros((len(keys), 5), np.float32)
+    chosen, centres = _chosen(keys, mixings), uniforms_of(keys, 2, _STREAM + 1)
+    for row in np.flatnonzero(mixed):
+        one = mixings[chosen[row]]
+        share = np.random.default_rng([int(keys[row]), _STREAM]).beta(one.alpha, one.alpha)
+        if one.type == "mixup":
+            found[row] = 0, height, 0, width, min(share, 1 - share)  # the row's own class stays the heavier one
+            continue
+        high, wide = height * np.sqrt(share), width * np.sqrt(share)
+        top, left = centres[row, 0] * height - high / 2, centres[row, 1] * width - wide / 2
+        edges = [top, top + high, left, left + wide]
+        found[row] = *np.rint(np.clip(edges, 0, [height, height, width, width])), 1
+    return found
+
+
+def weights_of_partners(mixtures: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """The partner's share of each target, (rows,): its part of the area, times the opacity."""
+    top, bottom, left, right, opacity = mixtures.T
+    weights: npt.NDArray[np.float32] = ((bottom - top) * (right - left) / (height * width) * opacity).astype(np.float32)
+    return weights
+
+
+def _chosen(keys: Keys, mixings: Sequence[Mixing]) -> npt.NDArray[np.int64]:
+    """Which mixture each row takes; -1 is none."""
+    bounds = np.cumsum([one.probability for one in mixings])
+    places = np.searchsorted(bounds, uniforms_of(keys, 1, _STREAM)[:, 0], side="right")
+    chosen: npt.NDArray[np.int64] = np.where(places < len(mixings), places, -1)
+    return chosen

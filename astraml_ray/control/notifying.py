@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -160,7 +161,7 @@ def _settle(conn: Connection, delivery_id: str, flight: _Flight, now: float) -> 
     attempt = delivery.attempts + 1
     took, error = round(reply.took_s, 3), (reply.error or "")[:_KEPT_ERROR] or None
     add_attempt(conn, AttemptRow(delivery.id, attempt, flight.sent_at, took, reply.status, error, reply.text))
-    values = {"attempts": attempt, "last_status": reply.status, "last_error": reply.reason}
+    values: dict[str, Any] = {"attempts": attempt, "last_status": reply.status, "last_error": reply.reason}
     if delivery.status == "pending":
         verdict = judge(delivery, reply, now=now)
         first_at = flight.sent_at if delivery.first_at is None else delivery.first_at

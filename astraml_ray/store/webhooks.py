@@ -166,11 +166,11 @@ def list_values(conn: Connection, webhook_ids: Collection[str]) -> list[SealedVa
 
 def expire_keys(conn: Connection, webhook_id: str, kind: str, *, keep: int | None, expires_at: float) -> None:
     """Lets the version `keep` end at a time, and drops those before it; None drops all."""
-    mine = (webhook_secrets.c.webhook_id == webhook_id, webhook_secrets.c.kind == kind)
+    mine = [webhook_secrets.c.webhook_id == webhook_id, webhook_secrets.c.kind == kind]
     if keep is not None:
         kept = webhook_secrets.c.version == keep
         conn.execute(update(webhook_secrets).where(*mine, kept).values(expires_at=expires_at))
-        mine = (*mine, webhook_secrets.c.version < keep)
+        mine.append(webhook_secrets.c.version < keep)
     conn.execute(delete(webhook_secrets).where(*mine))
 
 

@@ -1,0 +1,660 @@
+"""Webhooks at work: a real receiver is told what happens, once more when that fails, and never where it must not be."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astraml_ray.access.denials import TargetNotAllowedError
+from astraml_ray.access.permissions import Role
+from astraml_ray.access.secrets import load_keys
+from astraml_ray.access.targets import AllowedTargets
+from astraml_ray.access.tokens import Principal
+from astraml_ray.access.vault import rotate_secrets
+from astraml_ray.api import notifying
+from astraml_ray.api.services import Services
+from astraml_ray.control.admission import Capacity
+from astraml_ray.control.controller import Reconciler
+from astraml_ray.control.courier import Courier
+from astraml_ray.control.deliveries import GIVE_UP_S
+from astraml_ray.errors import TransitionError
+from astraml_ray.spec.loading import parse_spec
+from astraml_ray.spec.states import JobStatus
+from astraml_ray.spec.webhook import NewWebhook, WebhookChange
+from astraml_ray.store.audit import Actor, list_audit
+from astraml_ray.store.deliveries import DeliveryRecord, list_attempt_rows, list_deliveries
+from astraml_ray.store.engine import Store, migrate, open_store
+from astraml_ray.store.jobs import NewJob, change_status, create_job, new_job_id, update_job
+from astraml_ray.store.projects import create_project
+from astraml_ray.store.secrets import keys_in_use
+from astraml_ray.store.webhooks import WebhookRecord, find_webhook, list_values
+from astraml_ray.store.windows import collect
+from tests.api.conftest import FakeValidator
+from tests.control.fake_launcher import FakeLauncher
+from tests.receiver import Got, Receiver, serve
+
+ROOT = Principal("t" * 12, "root", Role.ORG_ADMIN)
+P = "p-demo"
+LOOPBACK = AllowedTargets.parse("127.0.0.0/8")
+NOW = 1_800_000_000.0
+
+
+@dataclass
+class Site:
+    """A service without processes, and its clock."""
+
+    store: Store
+    folder: Path
+    now: float = NOW
+    targets: AllowedTargets = LOOPBACK
+    resolve: Callable[[str], list[str]] | None = None
+    seq: int = 0
+    courier: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.services = Services(
+            self.store,
+            FakeValidator(),
+            nudge=lambda: None,
+            clock=lambda: self.now,
+            targets=self.targets,
+            keys=self.folder / "master.key",
+        )
+        self.restart()
+
+    def restart(self, holder: str = "one") -> None:
+        """Another controller, which knows nothing of the first one's."""
+        courier = Courier(self.targets, resolve=self.resolve, clock=lambda: self.now, **self.courier)
+        self.controller = Reconciler(
+            self.store,
+            FakeLauncher(Capacity(cpus=0.5, gpus=0, free_cpus=0, free_gpus=0)),
+            holder=holder,
+            storage=str(self.folder),
+            keys=self.folder / "master.key",
+            courier=courier,
+            clock=lambda: self.now,
+        )
+
+    def add(self, url: str, name: str = "hook", **fields: Any) -> str:
+        """Makes a webhook; its key."""
+        asked = NewWebhook.model_validate({"name": name, "url": url, "events": ["job.*"], **fields})
+        return notifying.make(self.services, ROOT, P, asked)[1]
+
+    def change(self, name: str = "hook", **fields: Any) -> None:
+        notifying.change(self.services, ROOT, P, name, WebhookChange.model_validate(fields))
+
+    def hook(self, name: str = "hook") -> WebhookRecord:
+        with self.store.read() as conn:
+            found = find_webhook(conn, P, name)
+        assert found is not None
+        return found
+
+    def told(self, name: str = "hook", **filters: Any) -> list[DeliveryRecord]:
+        """The oldest first."""
+        with self.store.read() as conn:
+            return list_deliveries(conn, self.hook(name).id, limit=1000, **filters)[::-1]
+
+    def job(self, **fields: Any) -> str:
+        document = {"project_id": P, "dataset": "s3://b/d", "model": "tiny-bert", "resources": {"gpus": 0}, **fields}
+        spec = parse_spec(document)
+        job_id = new_job_id(self.now)
+        terms = ("v2.1", P, spec.name, 0, spec.labels)
+        with self.store.write() as conn:
+            create_job(conn, NewJob(job_id, spec.canonical(), spec.digest(), *terms), now=self.now)
+        return job_id
+
+    def move(self, job_id: str, *statuses: str, reason: str | None = None, message: str | None = None) -> None:
+        for status in statuses:
+            with self.store.write() as conn:
+                change_status(conn, job_id, JobStatus(status), reason=reason, message=message, now=self.now)
+
+    def running(self, **fields: Any) -> str:
+        self.tick()
+        job_id = self.job(**fields)
+        self.move(job_id, "starting", "running")
+        with self.store.write() as conn:
+            update_job(conn, job_id, runner="r1", attempt=1)
+        return job_id
+
+    def report(self, job_id: str, points: dict[str, list[tuple[float, int, float]]] | None = None, **more: Any) -> None:
+        self.seq += 1
+        windows = {name: [vars(one) for one in collect(of, 30).values()] for name, of in (points or {}).items()}
+        report = {"seq": self.seq, "windows": windows, "lines": [], "events": [], **more}
+        self.controller.report(job_id, "r1", report)
+
+    def tick(self, seconds: float = 0.0) -> None:
+        self.now += seconds
+        self.controller.tick()
+
+    def settle(self, seconds: float = 0.0, name: str = "hook") -> list[DeliveryRecord]:
+        """Ticks until nothing is due or under way at this time; what the webhook was told then."""
+        self.now += seconds
+        end = time.monotonic() + 20
+        while True:
+            self.controller.tick()
+            left = [one for one in self.told(name) if one.next_at is not None and one.next_at <= self.now]
+            if not left:
+                return self.told(name)
+            assert time.monotonic() < end, left
+            time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "control.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def site(template: Path, tmp_path: Path) -> Iterator[Site]:
+    store = open_store(f"sqlite:///{shutil.copy(template, tmp_path / 'control.db')}")
+    with store.write() as conn:
+        create_project(conn, P, actor=Actor("root"), now=NOW)
+    yield Site(store, tmp_path)
+    store.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with serve() as made:
+        yield made
+
+
+def test_a_receiver_is_told_with_a_signature_over_the_raw_body(site: Site, receiver: Receiver) -> None:
+    fields: dict[str, Any] = {"events": ["job.succeeded", "job.failed"], "labels": {"team": "vision"}}
+    key = site.add(receiver.url(), **fields)
+    other = site.job(labels={"team": "text"})
+    job_id = site.job(name="demo", labels={"team": "vision", "who": "Zoë"})
+    site.move(job_id, "starting", "running")
+    site.move(job_id, "failed", reason="out_of_memory", message="a worker ran out of memory")
+    site.move(other, "starting", "running", "failed")
+    (delivery,) = site.settle()
+    (got,) = receiver.got
+    assert got.signed_by(key)
+    assert not got.signed_by("whsec_" + "A" * 43 + "=")
+    assert (got.id, got.headers["webhook-timestamp"]) == (delivery.id, str(int(site.now)))
+    assert (got.headers["host"], got.path) == (f"127.0.0.1:{receiver.port}", "/hook")
+    assert (got.json["type"], got.json["timestamp"]) == ("job.failed", "2027-01-15T08:00:00.000Z")
+    job = got.json["data"]["job"]
+    assert (job["id"], job["name"], job["status"], job["reason"]) == (job_id, "demo", "failed", "out_of_memory")
+    assert job["labels"] == {"team": "vision", "who": "Zoë"}
+    assert got.json["data"]["message"] == "out_of_memory: a worker ran out of memory"
+    assert (delivery.status, delivery.attempts, delivery.last_status) == ("delivered", 1, 200)
+    assert delivery.body.encode() == got.body
+    site.tick(60)
+    assert len(receiver.got) == 1
+
+
+def test_a_message_is_kept_in_the_transaction_that_it_tells_of(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url())
+    job_id = site.job()
+
+    def fail_halfway() -> None:
+        with site.store.write() as conn:
+            for status in (JobStatus.STARTING, JobStatus.QUEUED, JobStatus.SUCCEEDED):
+                change_status(conn, job_id, status, reason=None, message=None, now=site.now)
+
+    with pytest.raises(TransitionError):
+        fail_halfway()
+    assert [one.event for one in site.told()] == ["job.created"]
+
+
+def test_failures_are_tried_again_with_one_id_and_a_new_time(site: Site, receiver: Receiver) -> None:
+    key = site.add(receiver.url())
+    receiver.answer = lambda got, number: (500 if number < 4 else 204, {}, b"" if number >= 4 else b"broken " * 9999)
+    site.job()
+    (first,) = site.settle()
+    assert (first.status, first.attempts, first.last_error) == ("pending", 1, "answered 500")
+    assert first.next_at is not None
+    assert 4.0 <= first.next_at - site.now <= 6.0
+    site.tick(3.9)
+    assert len(receiver.got) == 1
+    for seconds in (3.0, 25.0, 100.0):
+        (last,) = site.settle(seconds)
+    assert (last.status, last.attempts, last.last_error) == ("delivered", 4, None)
+    assert len({got.id for got in receiver.got}) == 1
+    assert len({got.headers["webhook-timestamp"] for got in receiver.got}) == 4
+    assert len({got.body for got in receiver.got}) == 1
+    assert all(got.signed_by(key) for got in receiver.got)
+    with site.store.read() as conn:
+        log = list_attempt_rows(conn, last.id)
+    assert [(row.number, row.http_status) for row in log] == [(4, 204), (3, 500), (2, 500), (1, 500)]
+    assert len(str(log[-1].response)) == 500
+
+
+def test_after_24_hours_it_is_given_up_and_a_replay_begins_anew(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url())
+    receiver.answer = lambda got, number: (500, {}, b"")
+    site.job()
+    began = site.now
+    (delivery,) = site.settle()
+    while delivery.status == "pending":
+        assert delivery.next_at is not None
+        (delivery,) = site.settle(delivery.next_at - site.now)
+    assert (delivery.status, site.now - began) == ("failed", GIVE_UP_S)
+    assert 10 <= delivery.attempts <= 15
+    site.settle(7 * 86400)
+    assert len(receiver.got) == delivery.attempts
+    receiver.answer = lambda got, number: (200, {}, b"")
+    notifying.replay(site.services, ROOT, P, "hook", delivery.id)
+    (again,) = site.settle()
+    assert (again.status, again.attempts, again.tries) == ("delivered", delivery.attempts + 1, 1)
+    assert {got.id for got in receiver.got} == {delivery.id}
+    with site.store.read() as conn:
+        assert [one.target for one in list_audit(conn, action="webhook.replayed", limit=9)] == ["hook"]
+
+
+def test_during_a_rotation_both_keys_sign(site: Site, receiver: Receiver) -> None:
+    first = site.add(receiver.url())
+    _, second = notifying.rotate(site.services, ROOT, P, "hook", overlap_s=3600.0)
+    assert first != second
+
+    def signatures() -> tuple[int, bool, bool]:
+        site.job()
+        site.settle()
+        got = receiver.got[-1]
+        return len(got.headers["webhook-signature"].split(" ")), got.signed_by(first), got.signed_by(second)
+
+    assert signatures() == (2, True, True)
+    site.now += 3601
+    assert signatures() == (1, False, True)
+    # A third key: of those before it, one is left at most; and none, if it has leaked.
+    notifying.rotate(site.services, ROOT, P, "hook", overlap_s=3600.0)
+    assert signatures()[0] == 2
+    notifying.rotate(site.services, ROOT, P, "hook", overlap_s=0.0)
+    assert signatures() == (1, False, False)
+
+
+def test_what_must_not_be_called_is_not(tmp_path: Path, site: Site, receiver: Receiver) -> None:
+    """Made while it was allowed; what counts is what is allowed when it is sent."""
+    site.add(receiver.url())
+    site.add(f"https://hooks.example:{receiver.port}/x", "named")
+    closed = Site(site.store, tmp_path, targets=AllowedTargets())
+    closed.resolve = lambda host: ["10.1.2.3"]
+    closed.restart()
+    closed.job()
+    (by_address,), (by_name,) = closed.settle(), closed.settle(name="named")
+    assert "this machine" in str(by_address.last_error)
+    assert "private" in str(by_name.last_error)
+    assert "10.1.2.3" in str(by_name.last_error)
+    assert {by_address.status, by_name.status} == {"pending"}
+    assert receiver.got == []
+
+
+@pytest.fixture(autouse=True)
+def _names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system's resolver would say; nothing here leaves this machine."""
+    known = {"hooks.example": ["93.184.216.34"], "inside.example": ["192.168.1.9"], "rebound.example": ["127.0.0.1"]}
+    monkeypatch.setattr("astraml_ray.access.targets.resolve_name", lambda host: known.get(host, []))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/x",
+        "http://localhost/x",
+        "http://0x7f000001/x",
+        "http://[::ffff:127.0.0.1]/x",
+        "http://169.254.169.254/latest",
+        "http://10.0.0.1/x",
+        "https://inside.example/x",
+        "https://nowhere.example/x",
+        "http://user@93.184.216.34/x",
+    ],
+)
+def test_an_address_that_must_not_be_called_cannot_be_stored(tmp_path: Path, site: Site, url: str) -> None:
+    closed = Site(site.store, tmp_path, targets=AllowedTargets())
+    with pytest.raises(TargetNotAllowedError) as caught:
+        closed.add(url)
+    assert caught.value.code == "target_not_allowed"
+
+
+def test_a_name_that_leads_elsewhere_a_moment_later_is_not_followed(site: Site, receiver: Receiver) -> None:
+    """The connection goes to the address that was checked: the resolver is asked once."""
+    asked: list[str] = []
+
+    def resolve(host: str) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.2"]
+
+    courier = Courier(LOOPBACK, resolve=resolve)
+    reply = courier.send(f"http://rebound.example:{receiver.port}/x?y=1", {"content-type": "a/b"}, b"{}")
+    assert (reply.status, reply.text, asked) == (200, "ok", ["rebound.example"])
+    assert receiver.got[0].headers["host"] == f"rebound.example:{receiver.port}"
+    assert receiver.got[0].path == "/x?y=1"
+
+
+def test_redirects_are_not_followed(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url("/first"))
+    receiver.answer = lambda got, number: (307, {"Location": receiver.url("/second")}, b"")
+    site.job()
+    (delivery,) = site.settle()
+    assert [got.path for got in receiver.got] == ["/first"]
+    assert (delivery.status, delivery.last_error) == ("pending", "answered 307: redirects are not followed")
+
+
+def test_a_receiver_that_is_gone_is_left_alone_until_it_is_enabled_again(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url())
+    receiver.answer = lambda got, number: (410, {}, b"") if number == 1 else (200, {}, b"")
+    site.job()
+    (delivery,) = site.settle()
+    hook = site.hook()
+    assert (delivery.status, hook.disabled_reason) == ("failed", "the receiver answered 410 Gone")
+    assert (hook.disabled_at, hook.document["enabled"]) == (site.now, False)
+    site.job()
+    assert len(site.settle(9.0)) == 1, "what happens meanwhile is not kept"
+    with site.store.read() as conn:
+        (told,) = list_audit(conn, action="webhook.disabled", limit=9)
+    assert told.actor == "service"
+    # A test goes out all the same; then it is put back.
+    notifying.send_test(site.services, ROOT, P, "hook")
+    assert [one.event for one in site.settle()] == ["job.created", "webhook.test"]
+    site.change(enabled=True)
+    site.job()
+    assert [one.status for one in site.settle()] == ["failed", "delivered", "delivered"]
+
+
+@pytest.mark.parametrize("as_date", [False, True])
+def test_a_receiver_that_asks_for_a_rest_gets_it_for_all_messages(
+    site: Site, receiver: Receiver, as_date: bool
+) -> None:
+    later = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(site.now + 600)) if as_date else "600"
+    receiver.answer = lambda got, number: (429, {"Retry-After": later}, b"") if number == 1 else (200, {}, b"")
+    site.add(receiver.url())
+    site.job()
+    (first,) = site.settle()
+    assert (first.next_at, site.hook().hold_until) == (site.now + 600, site.now + 600)
+    site.job()
+    for _ in range(3):
+        site.tick(199)
+    assert len(receiver.got) == 1
+    assert [one.status for one in site.settle(4)] == ["delivered", "delivered"]
+
+
+def test_a_test_is_sent_once(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url())
+    receiver.answer = lambda got, number: (503, {}, b"away")
+    _, kept = notifying.send_test(site.services, ROOT, P, "hook")
+    (delivery,) = site.settle()
+    assert (delivery.id, delivery.status, delivery.last_status) == (kept.id, "failed", 503)
+    assert receiver.got[0].json["type"] == "webhook.test"
+    site.settle(3600)
+    assert len(receiver.got) == 1
+
+
+def test_a_slow_receiver_holds_up_neither_another_nor_the_controller(site: Site) -> None:
+    done = threading.Event()
+    with serve(Receiver(slow=lambda got: done.wait(20) and None)) as slow, serve() as quick:
+        site.add(slow.url(), "slow")
+        site.add(quick.url(), "quick")
+        for _ in range(6):
+            site.job()
+        told = site.settle(name="quick")
+        assert [one.status for one in told] == ["delivered"] * 6
+        assert len(slow.wait(2)) == 2, "two at once, and no more, of one webhook"
+        assert all(one.attempts == 0 for one in site.told("slow"))
+        done.set()
+        assert [one.status for one in site.settle(name="slow")] == ["delivered"] * 6
+
+
+def test_a_receiver_that_drips_is_given_up(site: Site, receiver: Receiver) -> None:
+    """Each read succeeds; the whole does not."""
+    over = threading.Event()
+    receiver.slow = lambda got: over.wait(20) and None
+    reply = Courier(LOOPBACK, whole_s=0.2).send(receiver.url(), {}, b"{}")
+    over.set()
+    assert (reply.status, reply.error) == (None, "no whole answer within 0.2 s")
+
+
+def test_no_more_than_a_few_kilobytes_of_an_answer_are_read(receiver: Receiver) -> None:
+    receiver.answer = lambda got, number: (200, {}, b"x" * 50_000_000)
+    reply = Courier(LOOPBACK).send(receiver.url(), {}, b"{}")
+    assert (reply.status, reply.text) == (200, "x" * 500)
+
+
+def test_nobody_there_is_a_failure_like_another(site: Site) -> None:
+    site.add("http://127.0.0.1:9/x")
+    site.job()
+    (delivery,) = site.settle()
+    assert delivery.status == "pending"
+    assert "no connection to 127.0.0.1" in str(delivery.last_error)
+
+
+def test_a_new_controller_sends_what_was_pending_with_the_same_id(site: Site, receiver: Receiver) -> None:
+    """The first one dies after it has sent, and before it has written so: at most once more."""
+    site.add(receiver.url())
+    site.job()
+    site.tick()
+    receiver.wait(1)
+    site.restart("two")
+    site.now += 60  # the first one's lease is over
+    (delivery,) = site.settle()
+    assert [got.id for got in receiver.got] == [delivery.id] * 2
+    assert (delivery.status, delivery.attempts) == ("delivered", 1)
+    site.restart("three")
+    site.settle(60)
+    assert len(receiver.got) == 2
+
+
+def test_slack_gets_text_that_mentions_nobody(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url(), format="slack", events=["job.failed"])
+    job_id = site.job(name="demo")
+    site.move(job_id, "starting", "running")
+    site.move(job_id, "failed", reason="data", message="<!channel> a & b")
+    site.settle()
+    expected = f"*job.failed* demo ({job_id}) in p-demo\ndata: &lt;!channel&gt; a &amp; b"
+    assert receiver.got[0].json == {"text": expected}
+
+
+def test_a_webhook_that_is_changed_or_deleted_meanwhile(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url("/old"))
+    receiver.answer = lambda got, number: (500, {}, b"")
+    site.job()
+    site.settle()
+    site.change(url=receiver.url("/new"), events=["job.failed"])
+    assert site.hook().document["events"] == ["job.failed"]
+    site.settle(10)
+    assert [got.path for got in receiver.got] == ["/old", "/new"]
+    site.tick(30)
+    notifying.remove(site.services, ROOT, P, "hook")
+    receiver.wait(3)
+    site.tick(10)
+    with site.store.read() as conn:
+        tables = ("webhooks", "webhook_secrets", "deliveries", "delivery_attempts", "webhook_alerts")
+        assert [conn.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar() for name in tables] == [0] * 5
+
+
+def test_addresses_and_keys_are_encrypted_and_move_to_a_new_master_key(site: Site, receiver: Receiver) -> None:
+    key = site.add(receiver.url("/services/T000/B000/sEcReT"))
+    raw = (site.folder / "control.db").read_bytes() + (site.folder / "control.db-wal").read_bytes()
+    assert b"sEcReT" not in raw
+    assert key.removeprefix("whsec_").encode() not in raw
+    assert site.hook().address == f"http://127.0.0.1:{receiver.port}/…"
+    path = site.folder / "master.key"
+    old = load_keys(None, path)
+    with site.store.read() as conn:
+        assert keys_in_use(conn) == set(old.ids)
+    from astraml_ray.access.secrets import KeyRing, add_master_key, write_keys
+
+    ring = add_master_key(path)
+    assert rotate_secrets(site.store, ring) == 2
+    write_keys(path, KeyRing(ring.keys[:1]))
+    with site.store.read() as conn:
+        assert {one.key_id for one in list_values(conn, [site.hook().id])} == {ring.primary_id}
+    site.job()
+    assert site.settle()[0].status == "delivered"
+    assert receiver.got[0].signed_by(key)
+    assert receiver.got[0].path == "/services/T000/B000/sEcReT"
+
+
+def test_a_lost_master_key_is_told_in_the_log_and_holds_up_nothing(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url())
+    (site.folder / "master.key").write_text("A" * 43 + "=\n")
+    site.job()
+    (delivery,) = site.settle()
+    assert (delivery.status, receiver.got) == ("pending", [])
+    assert "is lost" in str(delivery.last_error)
+
+
+def conditions(site: Site, receiver: Receiver, *given: dict[str, Any], **fields: Any) -> None:
+    site.add(receiver.url(), events=[], conditions=list(given), **fields)
+
+
+def findings(site: Site) -> list[tuple[str, str]]:
+    return [(one.event, json.loads(one.body)["data"]["message"]) for one in site.told()]
+
+
+def test_a_loss_that_is_not_finite_is_told_once_of_each_attempt(site: Site, receiver: Receiver) -> None:
+    conditions(site, receiver, {"when": "not_finite", "metric": "validation/loss"}, labels={"team": "a"})
+    other, job_id = site.running(), site.running(labels={"team": "a"})
+    for one in (other, job_id):
+        site.report(one, {"validation/loss": [(site.now, 1, 0.5)], "x": [(site.now, 1, math.nan)]})
+    assert findings(site) == []
+    for step in (2, 3):
+        for one in (other, job_id):
+            site.report(one, {"validation/loss": [(site.now, step, math.nan)]})
+    assert findings(site) == [("metric.not_finite", "validation/loss is NaN or infinite")]
+    with site.store.write() as conn:
+        update_job(conn, job_id, attempt=2)
+    site.report(job_id, {"validation/loss": [(site.now, 4, math.inf)]})
+    assert [event for event, _ in findings(site)] == ["metric.not_finite"] * 2
+    site.settle()
+    assert receiver.got[0].json["data"]["condition"]["metric"] == "validation/loss"
+    assert receiver.got[0].json["data"]["job"]["id"] == job_id
+
+
+def test_a_run_that_fails_for_its_loss_is_told_too(site: Site, receiver: Receiver) -> None:
+    """The loop raises before it records such a loss."""
+    conditions(site, receiver, {"when": "not_finite"})
+    job_id = site.running()
+    error = {"code": "numeric", "message": "the loss is not finite at step 3"}
+    site.report(job_id, end={"status": "failed", "reason": "numeric", "message": "m", "error": error, "result": None})
+    assert findings(site) == [("metric.not_finite", "train/loss is NaN or infinite")]
+
+
+def test_no_improvement_for_two_hours_is_told_once_until_there_is_one(site: Site, receiver: Receiver) -> None:
+    conditions(site, receiver, {"when": "no_improvement", "metric": "validation/loss", "for": "2h"})
+    job_id = site.running()
+
+    def score(value: float, seconds: float) -> None:
+        site.tick(seconds)
+        site.report(job_id, {"validation/loss": [(site.now, 1, value)]})
+
+    score(0.5, 60)
+    score(0.4, 600)
+    for _ in range(7):
+        score(0.45, 1000)
+    site.tick(61)
+    assert findings(site) == []
+    score(0.41, 700)
+    site.tick(61)
+    told = [("metric.no_improvement", "validation/loss: nothing better for 2h; the best was 0.4")]
+    assert findings(site) == told
+    for _ in range(5):
+        site.tick(3600)
+    assert findings(site) == told
+    score(0.3, 60)
+    site.tick(3600)
+    assert findings(site) == told
+    site.tick(3600 + 400)
+    assert len(findings(site)) == 2
+    site.move(job_id, "succeeded")
+    site.tick(9999)
+    assert len(findings(site)) == 2
+
+
+def test_a_deadline_that_will_be_missed(site: Site, receiver: Receiver) -> None:
+    conditions(site, receiver, {"when": "deadline_will_be_missed"})
+    late = site.running(limits={"max_duration": "1h"})
+    site.running()
+
+    def progress(soonest: float, latest: float) -> None:
+        site.report(late, progress={"step": 5, "total_steps": 100, "eta_s": [soonest, latest], "metrics": {}})
+
+    progress(9000, 9000)
+    site.tick(61)
+    assert findings(site) == [], "the first steps tell nothing about the pace"
+    site.now += 239
+    progress(3000, 3300)
+    site.tick(61)
+    assert findings(site) == []
+    progress(3000, 4000)
+    site.tick(61)
+    (told,) = findings(site)
+    assert told[0] == "job.deadline_will_be_missed"
+    assert "761 s after limits.max_duration (1h), unless it stops early" in told[1]
+    site.tick(61)
+    assert len(findings(site)) == 1
+
+
+def test_many_jobs_are_looked_at_in_turns(site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("astraml_ray.control.watching._JOBS", 5)
+    conditions(site, receiver, {"when": "no_improvement", "metric": "m", "for": "10m"})
+    for _ in range(7):
+        site.running()
+    site.tick(601)
+    assert len(findings(site)) == 5
+    site.tick(1)
+    assert len(findings(site)) == 7
+
+
+def test_old_messages_are_deleted(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url())
+    site.job()
+    site.settle()
+    site.settle(31 * 86400.0)
+    assert site.told() == []
+
+
+def test_a_sweep_is_told_as_one(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url(), "sweeps", events=["sweep.*"])
+    site.add(receiver.url(), "jobs", events=["job.*"])
+    job_id = site.job()
+    with site.store.write() as conn:
+        spec = {"project_id": P, "sweep": {"trials": 3}, "limits": {}, "resources": {}}
+        update_job(conn, job_id, spec=spec)
+    site.move(job_id, "cancelled")
+    assert [one.event for one in site.told("jobs")] == ["job.created"]
+    assert [one.event for one in site.told("sweeps")] == ["sweep.cancelled"]
+
+
+def test_a_row_of_a_newer_release_holds_up_no_job(site: Site, receiver: Receiver) -> None:
+    site.add(receiver.url())
+    site.add(receiver.url(), "other")
+    with site.store.write() as conn:
+        conn.exec_driver_sql("UPDATE webhooks SET document = '{\"events\": [\"moon.rose\"]}' WHERE name = 'hook'")
+    site.job()
+    assert ([one.event for one in site.told()], [one.event for one in site.told("other")]) == ([], ["job.created"])
+
+
+def test_everything_kept_is_got(site: Site, receiver: Receiver) -> None:
+    """Whatever fails how often, each message arrives, and none under two ids."""
+    site.add(receiver.url(), events=["*"])
+    accepted: dict[str, str] = {}
+    seen: Counter[str] = Counter()
+
+    def answer(got: Got, number: int) -> tuple[int, dict[str, str], bytes]:
+        seen[got.id] += 1
+        if seen[got.id] <= int(got.id[-1], 36) % 4:
+            return 500, {}, b""
+        accepted[got.id] = got.body.decode()
+        return 200, {}, b""
+
+    receiver.answer = answer
+    for _ in range(4):
+        site.move(site.job(), "starting", "running", "succeeded")
+    while not all(one.status == "delivered" for one in site.settle(4000)):
+        assert site.now < NOW + GIVE_UP_S
+    assert {one.id: one.body for one in site.told()} == accepted
+    assert len(accepted) == 16

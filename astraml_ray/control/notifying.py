@@ -34,7 +34,7 @@ from astraml_ray.store.deliveries import (
 )
 from astraml_ray.store.engine import Store
 from astraml_ray.store.leases import Lease
-from astraml_ray.store.webhooks import WebhookRecord, change_webhook, hold_webhook, list_webhooks
+from astraml_ray.store.webhooks import WebhookRecord, change_webhook, find_webhook, hold_webhook, list_webhooks
 
 __all__ = ["Notifier"]
 
@@ -154,8 +154,10 @@ class Notifier:
 
 def _settle(conn: Connection, delivery_id: str, flight: _Flight, now: float) -> None:
     """Writes how a try went; nothing, if the webhook was deleted meanwhile."""
+    # As it is now: it may have been changed since, or deleted and made anew.
+    webhook = find_webhook(conn, flight.webhook.project_id, flight.webhook.name, lock=True)
     delivery = find_delivery(conn, flight.webhook.id, delivery_id, lock=True)
-    if delivery is None:
+    if webhook is None or webhook.id != flight.webhook.id or delivery is None:
         return
     reply = _reply_of(flight.reply)
     attempt = delivery.attempts + 1
@@ -168,7 +170,7 @@ def _settle(conn: Connection, delivery_id: str, flight: _Flight, now: float) -> 
         values |= {"first_at": first_at, "tries": delivery.tries + 1}
         values |= {"status": verdict.status, "next_at": verdict.next_at}
         values |= {"finished_at": None if verdict.status == "pending" else now}
-        _apply(conn, flight.webhook, verdict, now)
+        _apply(conn, webhook, verdict, now)
     set_delivery(conn, delivery.id, **values)
 
 

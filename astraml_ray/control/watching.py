@@ -39,7 +39,7 @@ def tell_of_report(conn: Connection, job_id: str, report: Mapping[str, Any], *, 
     """Tells of values in a runner's report that are not finite, in the transaction that stores it."""
     names = not_finite_names(report)
     job = find_job(conn, job_id) if names else None
-    for record, spec in listeners(conn, [job.project_id]) if job else ():
+    for record, spec in listeners(conn, job.project_id) if job else ():
         for condition in spec.conditions:
             for finding in not_finite_findings(condition, names, attempt=job.attempt if job else 0):
                 _tell(conn, (record, spec, job_id, finding), now)
@@ -88,7 +88,7 @@ class Watch:
 
     def _findings(self, conn: Connection, job: JobRecord, now: float) -> list[Found]:
         found: list[Found] = []
-        for record, spec in listeners(conn, [job.project_id]):
+        for record, spec in listeners(conn, job.project_id):
             if spec.covers(job.labels):
                 findings = (_finding(conn, job, condition, now) for condition in spec.conditions)
                 found += [(record, spec, job.id, finding) for finding in findings if finding is not None]

@@ -14,7 +14,7 @@ from astraml_ray.store.plain import iso_time
 from astraml_ray.store.statements import upsert
 from astraml_ray.store.tables import job_labels, jobs
 from astraml_ray.store.webhook_tables import webhook_alerts, webhooks
-from astraml_ray.store.webhooks import WebhookRecord, listeners
+from astraml_ray.store.webhooks import WebhookRecord, keep_webhook, listeners
 
 __all__ = ["tell_of_condition", "tell_of_job", "tell_of_schedule"]
 
@@ -35,7 +35,7 @@ def tell_of_job(
     job = conn.execute(select(jobs).where(jobs.c.id == job_id)).one()
     event = event_of(event_type, sweep=bool(job.spec.get("sweep")))
     labels = _labels_of(conn, job_id)
-    for record, spec in listeners(conn, [job.project_id]) if event else ():
+    for record, spec in listeners(conn, job.project_id, lock=True) if event else ():
         if spec.wants(str(event), labels):
             told = _of_job(str(event), job, labels, at=now, text=message, more={"event": _event_data(data)})
             add_delivery(conn, record, told, style=spec.format, now=now)
@@ -62,7 +62,7 @@ def tell_of_schedule(
     """
     event, name = f"schedule.{what}", schedule.name or schedule.id
     about = {"id": schedule.id, "name": schedule.name, "owner": schedule.subject, "timing": schedule.timing}
-    for record, spec in listeners(conn, [schedule.project_id]):
+    for record, spec in listeners(conn, schedule.project_id, lock=True):
         if spec.wants(event):
             shown = {"schedule": about, "event": dict(data or {})}
             told = Message(event, now, schedule.project_id, schedule.id, name, message, shown)
@@ -99,7 +99,7 @@ def tell_of_condition(
     """
     job = conn.execute(select(jobs).where(jobs.c.id == job_id)).one()
     labels = _labels_of(conn, job_id)
-    if not spec.covers(labels):
+    if not spec.covers(labels) or not keep_webhook(conn, record.id):
         return False
     row = {"webhook_id": record.id, "job_id": job_id, "key": key[:255], "at": now}
     first = upsert(conn, webhook_alerts).values(row).on_conflict_do_nothing().returning(webhook_alerts.c.key)

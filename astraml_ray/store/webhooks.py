@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, Select, delete, select, update
 
 from astraml_ray.spec.webhook import Webhook
 from astraml_ray.store.audit import Actor, append_audit
@@ -33,6 +33,7 @@ __all__ = [
     "expire_keys",
     "find_webhook",
     "hold_webhook",
+    "keep_webhook",
     "list_values",
     "list_webhooks",
     "listeners",
@@ -101,9 +102,9 @@ def create_webhook(conn: Connection, record: WebhookRecord, *, actor: Actor) -> 
 
 
 def find_webhook(conn: Connection, project_id: str, name: str, *, lock: bool = False) -> WebhookRecord | None:
-    """The webhook of a name, or None; locked until the transaction ends."""
+    """The webhook of a name, or None; locked until the transaction ends, but not against being told things."""
     query = select(webhooks).where(webhooks.c.project_id == project_id, webhooks.c.name == name)
-    row = conn.execute(query.with_for_update() if lock else query).mappings().one_or_none()
+    row = conn.execute(query.with_for_update(key_share=True) if lock else query).mappings().one_or_none()
     return WebhookRecord(**row) if row else None
 
 
@@ -119,11 +120,18 @@ def list_webhooks(
     return [WebhookRecord(**row) for row in conn.execute(query).mappings()]
 
 
-def listeners(conn: Connection, project_ids: Collection[str]) -> list[tuple[WebhookRecord, Webhook]]:
-    """Those of some projects that are to be told things, with what."""
-    query = select(webhooks).where(webhooks.c.project_id.in_(list(project_ids)), webhooks.c.disabled_at.is_(None))
-    found = [WebhookRecord(**row) for row in conn.execute(query.order_by(webhooks.c.id)).mappings()]
+def listeners(conn: Connection, project_id: str, *, lock: bool = False) -> list[tuple[WebhookRecord, Webhook]]:
+    """Those of a project that are to be told things, with what; locked, none is deleted before the transaction ends."""
+    query = select(webhooks).where(webhooks.c.project_id == project_id, webhooks.c.disabled_at.is_(None))
+    query = query.order_by(webhooks.c.id)
+    found = [WebhookRecord(**row) for row in conn.execute(_kept(query) if lock else query).mappings()]
     return [(record, spec) for record in found if (spec := record.spec()) is not None]
+
+
+def keep_webhook(conn: Connection, webhook_id: str) -> bool:
+    """Whether a webhook is still to be told things; it is not deleted before the transaction ends."""
+    query = select(webhooks.c.id).where(webhooks.c.id == webhook_id, webhooks.c.disabled_at.is_(None))
+    return conn.execute(_kept(query)).first() is not None
 
 
 def change_webhook(
@@ -143,6 +151,8 @@ def hold_webhook(conn: Connection, webhook_id: str, until: float | None) -> None
 
 def delete_webhook(conn: Connection, record: WebhookRecord, *, actor: Actor, now: float) -> None:
     """Takes a webhook away, with its keys, and all that it was told or is still to be told."""
+    # Whoever tells it something just now is waited for, and whoever comes later does not find it.
+    conn.execute(select(webhooks.c.id).where(webhooks.c.id == record.id).with_for_update())
     own = select(deliveries.c.id).where(deliveries.c.webhook_id == record.id)
     conn.execute(delete(delivery_attempts).where(delivery_attempts.c.delivery_id.in_(own)))
     for table in (deliveries, webhook_alerts, webhook_secrets):
@@ -197,6 +207,10 @@ def replace_sealed(conn: Connection, old: SealedValue, *, value: bytes, key_id: 
         webhook_secrets.c.key_id == old.key_id,
     )
     conn.execute(query.values(value=value, key_id=key_id))
+
+
+def _kept(query: Select[Any]) -> Select[Any]:
+    return query.with_for_update(read=True, key_share=True)
 
 
 def _audit(conn: Connection, verb: str, record: WebhookRecord, *, actor: Actor, now: float, **changes: Any) -> None:

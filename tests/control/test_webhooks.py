@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import shutil
+import ssl
 import threading
 import time
 from collections import Counter
@@ -14,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from astraml_ray.access.denials import TargetNotAllowedError
 from astraml_ray.access.permissions import Role
@@ -30,17 +35,20 @@ from astraml_ray.control.deliveries import GIVE_UP_S
 from astraml_ray.errors import TransitionError
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.states import JobStatus
-from astraml_ray.spec.webhook import NewWebhook, WebhookChange
+from astraml_ray.spec.webhook import NewWebhook, Webhook, WebhookChange
 from astraml_ray.store.audit import Actor, list_audit
 from astraml_ray.store.deliveries import DeliveryRecord, list_attempt_rows, list_deliveries
 from astraml_ray.store.engine import Store, migrate, open_store
 from astraml_ray.store.jobs import NewJob, change_status, create_job, new_job_id, update_job
-from astraml_ray.store.projects import create_project
+from astraml_ray.store.projects import create_project, remove_member
 from astraml_ray.store.secrets import keys_in_use
-from astraml_ray.store.webhooks import WebhookRecord, find_webhook, list_values
+from astraml_ray.store.webhooks import WebhookRecord, create_webhook, find_webhook, list_values
 from astraml_ray.store.windows import collect
 from tests.api.conftest import FakeValidator
 from tests.control.fake_launcher import FakeLauncher
+from tests.control.test_firing import HOUR, NOON
+from tests.control.test_firing import ROOT as SCHEDULE_ROOT
+from tests.control.test_firing import Site as ScheduleSite
 from tests.receiver import Got, Receiver, serve
 
 ROOT = Principal("t" * 12, "root", Role.ORG_ADMIN)
@@ -658,3 +666,91 @@ def test_everything_kept_is_got(site: Site, receiver: Receiver) -> None:
         assert site.now < NOW + GIVE_UP_S
     assert {one.id: one.body for one in site.told()} == accepted
     assert len(accepted) == 16
+
+
+def test_a_change_while_a_message_is_under_way_is_kept(site: Site, receiver: Receiver) -> None:
+    """The receiver answers 410 to what it was sent before."""
+    go_on = threading.Event()
+    receiver.slow = lambda got: go_on.wait(20) and None
+    receiver.answer = lambda got, number: (410, {}, b"")
+    site.add(receiver.url())
+    site.job()
+    site.tick()
+    receiver.wait(1)
+    site.change(events=["schedule.*"])
+    go_on.set()
+    site.settle()
+    assert (site.hook().document["events"], site.hook().document["enabled"]) == (["schedule.*"], False)
+
+
+def test_a_webhook_of_the_same_name_made_meanwhile_is_another(site: Site, receiver: Receiver) -> None:
+    go_on = threading.Event()
+    receiver.slow = lambda got: go_on.wait(20) and None
+    receiver.answer = lambda got, number: (410, {}, b"")
+    site.add(receiver.url())
+    site.job()
+    site.tick()
+    receiver.wait(1)
+    notifying.remove(site.services, ROOT, P, "hook")
+    site.add(receiver.url())
+    go_on.set()
+    site.tick(1)
+    assert (site.hook().disabled_at, site.told()) == (None, [])
+
+
+def test_tls_is_checked_against_the_name_and_not_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, certificate = certified(tmp_path, "hooks.example")
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(certificate)
+    monkeypatch.setattr("astraml_ray.control.courier._tls", lambda: ssl.create_default_context(cafile=str(authority)))
+    courier = Courier(LOOPBACK, resolve=lambda host: ["127.0.0.1"])
+    with serve(tls=server) as receiver:
+        right = courier.send(f"https://hooks.example:{receiver.port}/x", {}, b"{}")
+        wrong = courier.send(f"https://other.example:{receiver.port}/x", {}, b"{}")
+    assert (right.status, len(receiver.got)) == (200, 1)
+    assert (wrong.status, "certificate" in str(wrong.error).lower()) == (None, True)
+
+
+def certified(folder: Path, host: str) -> tuple[Path, Path]:
+    """A certificate of a name, made here, and the file that a server needs."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, host)])
+    day = datetime.timedelta(days=1)
+    today = datetime.datetime.now(datetime.timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), today - day, today + day)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "ca.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "server.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(*form))
+    return folder / "ca.pem", folder / "server.pem"
+
+
+def test_what_becomes_of_schedules_is_told(template: Path, tmp_path: Path) -> None:
+    url = f"sqlite:///{shutil.copy(template, tmp_path / 'firing.db')}"
+    site = ScheduleSite(url)
+    document = Webhook(name="hook", events=["schedule.*"]).canonical()
+    hook = WebhookRecord("wh-1", P, "hook", document, "https://h/…", NOON, "root", NOON)
+    with site.store.write() as conn:
+        create_webhook(conn, hook, actor=Actor("root"))
+    site.schedule(overlap="skip")
+    site.tick(120)
+    site.tick(HOUR)
+    site.tick(5 * HOUR)
+    with site.store.write() as conn:
+        remove_member(conn, P, "ana", actor=SCHEDULE_ROOT.actor, now=site.now)
+    site.tick(HOUR)
+    with site.store.read() as conn:
+        told = [(one.event, json.loads(one.body)["data"]) for one in list_deliveries(conn, hook.id, limit=100)[::-1]]
+    site.store.close()
+    happened = [event.removeprefix("schedule.") for event, _ in told]
+    assert happened[:3] == ["created", "started", "skipped"]
+    assert sorted(happened[3:5]) == ["missed", "skipped"]
+    assert sorted(happened[5:]) == ["failed", "paused"]
+    by_event = dict(told)
+    assert by_event["schedule.missed"]["event"]["count"] == 4
+    assert by_event["schedule.started"]["event"]["job_id"].startswith("job-")
+    assert "may not submit" in by_event["schedule.paused"]["message"]

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
+import re
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from astraml_ray.access.webhooks import new_signing_key
+from astraml_ray.control.deliveries import headers_of
+from astraml_ray.spec.loading import parse_document
 from astraml_ray.spec.states import JobStatus
-from astraml_ray.spec.webhook import EVENTS
+from astraml_ray.spec.webhook import EVENTS, NewWebhook
 from tests.api.conftest import REFERENCE, Api
 
 HOOKS = "/v2.1/projects/p-demo/webhooks"
+README = Path(__file__).parents[2] / "astraml_ray/api/README.md"
 URL = "https://93.184.216.34/services/T0/sEcReT"
 
 
@@ -216,3 +224,21 @@ def test_every_event_of_jobs_can_be_told(api: Api) -> None:
     api.move(third, JobStatus.CANCELLED)
     known = {event for event in EVENTS if event.startswith("job.")} - {"job.attempt_failed"}
     assert set(events_of(api)) == known
+
+
+def test_the_readme_s_webhook_can_be_made_and_its_check_checks(api: Api) -> None:
+    section = README.read_text().partition("## Webhooks")[2].partition("\n## ")[0]
+    example = parse_document(section.partition("```yaml")[2].partition("```")[0], source="README")
+    assert set(example) == set(NewWebhook.model_fields) - {"enabled"}
+    NewWebhook.model_validate(example)
+    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.+) \|$", section, re.MULTILINE))
+    assert rows == {**EVENTS, "webhook.test": "someone tests it"}
+    given = {"base64": base64, "hmac": hmac, "time": time}
+    exec(section.partition("```python")[2].partition("```")[0], given)
+    key, body, now = new_signing_key(), "{}é".encode(), time.time()
+    headers = headers_of("msg-1", body, [new_signing_key(), key], now=now)
+    is_ours: Any = given["is_ours"]
+    assert is_ours(headers, body, key)
+    assert not is_ours(headers, body + b" ", key)
+    assert not is_ours(headers, body, new_signing_key())
+    assert not is_ours(headers_of("msg-1", body, [key], now=now - 301), body, key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import threading
 import time
@@ -21,8 +22,9 @@ from astraml_ray.spec.states import JobStatus
 from astraml_ray.spec.webhook import Webhook
 from astraml_ray.store.audit import Actor, list_audit
 from astraml_ray.store.deliveries import list_attempt_rows, list_deliveries
+from astraml_ray.store.engine import migrate, open_store
 from astraml_ray.store.jobs import change_status, update_job
-from astraml_ray.store.projects import remove_member
+from astraml_ray.store.projects import create_project, remove_member
 from astraml_ray.store.secrets import keys_in_use
 from astraml_ray.store.webhooks import WebhookRecord, create_webhook, list_values
 from tests.control.test_firing import HOUR, NOON
@@ -30,6 +32,7 @@ from tests.control.test_firing import ROOT as SCHEDULE_ROOT
 from tests.control.test_firing import Site as ScheduleSite
 from tests.control.webhook_site import NOW, ROOT, P, Site
 from tests.receiver import Got, Receiver, serve
+from tests.store.databases import serve_postgres
 
 
 def test_a_receiver_is_told_with_a_signature_over_the_raw_body(site: Site, receiver: Receiver) -> None:
@@ -383,3 +386,28 @@ def test_what_becomes_of_schedules_is_told(template: Path, tmp_path: Path) -> No
     assert by_event["schedule.missed"]["event"]["count"] == 4
     assert by_event["schedule.started"]["event"]["job_id"].startswith("job-")
     assert "may not submit" in by_event["schedule.paused"]["message"]
+
+
+def test_it_all_works_over_postgresql(tmp_path: Path, receiver: Receiver) -> None:
+    with serve_postgres() as server:
+        url = server.empty()
+        migrate(url)
+        store = open_store(url)
+        with store.write() as conn:
+            create_project(conn, P, actor=Actor("root"), now=NOW)
+        site = Site(store, tmp_path)
+        status = {"job.succeeded": 410}
+        receiver.answer = lambda got, number: (500 if number == 1 else status.get(got.json["type"], 200), {}, b"\0\xff")
+        key = site.add(receiver.url(), conditions=[{"when": "not_finite"}])
+        job_id = site.running()
+        site.report(job_id, {"validation/loss": [(site.now, 1, math.nan)]})
+        site.settle()
+        told = site.settle(10)
+        assert [one.status for one in told] == ["delivered"] * 4
+        assert sum(one.attempts for one in told) == len(receiver.got)
+        site.move(job_id, "succeeded")
+        site.settle(5)
+        assert all(got.signed_by(key) for got in receiver.got)
+        assert site.hook().disabled_reason == "the receiver answered 410 Gone"
+        notifying.remove(site.services, ROOT, P, "hook")
+        store.close()

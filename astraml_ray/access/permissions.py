@@ -52,7 +52,9 @@ class Permission(str, Enum):
     JOB_CANCEL_ANY = "job.cancel.any"
     SECRET_USE = "secret.use"
     SCHEDULE_MANAGE = "schedule.manage"
+    WEBHOOK_READ = "webhook.read"
     SECRET_MANAGE = "secret.manage"
+    WEBHOOK_MANAGE = "webhook.manage"
     POLICY_MANAGE = "policy.manage"
     MEMBER_MANAGE = "member.manage"
     TOKEN_MANAGE = "token.manage"
@@ -82,7 +84,9 @@ TABLE: Mapping[Permission, Grant] = {
     Permission.JOB_CANCEL_ANY: Grant(Role.EDITOR, "cancel anyone's job"),
     Permission.SECRET_USE: Grant(Role.EDITOR, "name a secret in a job"),
     Permission.SCHEDULE_MANAGE: Grant(Role.EDITOR, "make, change and pause schedules"),
+    Permission.WEBHOOK_READ: Grant(Role.EDITOR, "see webhooks and what they were told, never an address or a key"),
     Permission.SECRET_MANAGE: Grant(Role.PROJECT_ADMIN, "store, replace and delete secrets"),
+    Permission.WEBHOOK_MANAGE: Grant(Role.PROJECT_ADMIN, "make, change, test and delete webhooks, and send again"),
     Permission.POLICY_MANAGE: Grant(Role.PROJECT_ADMIN, "change the policy"),
     Permission.MEMBER_MANAGE: Grant(Role.PROJECT_ADMIN, "give and take roles"),
     Permission.TOKEN_MANAGE: Grant(Role.PROJECT_ADMIN, "make, list and revoke tokens of the project"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection
@@ -13,6 +13,7 @@ from astraml_ray.access.inline_secrets import secret_references
 from astraml_ray.access.permissions import Permission
 from astraml_ray.access.secrets import KeyRing, SecretRef, check_secret
 from astraml_ray.access.tokens import Principal
+from astraml_ray.access.webhooks import reseal
 from astraml_ray.store import secrets as rows
 from astraml_ray.store.audit import Actor, append_audit
 from astraml_ray.store.engine import Store
@@ -131,7 +132,7 @@ def release_secrets(
 
 
 def rotate_secrets(store: Store, ring: KeyRing) -> int:
-    """Encrypts everything again that is not under the first key; afterwards the other keys can go.
+    """Encrypts everything again that is not under the first key, webhooks' too; then the other keys can go.
 
     Returns:
         How many versions it moved.
@@ -140,17 +141,29 @@ def rotate_secrets(store: Store, ring: KeyRing) -> int:
         SecretKeyError: A key that is needed is lost; what was moved by then stays moved.
         StoreError: The database failed.
     """
+    return _moved(store, lambda conn: _move_secrets(conn, ring)) + _moved(
+        store, lambda conn: reseal(conn, ring, _BATCH)
+    )
+
+
+def _moved(store: Store, move: Callable[[Connection], int]) -> int:
+    """Moves batches, each in a transaction, until one is not full."""
     moved = 0
     while True:
         with store.write() as conn:
-            batch = rows.secrets_of_other_keys(conn, ring.primary_id, limit=_BATCH)
-            for record in batch:
-                ref = SecretRef(record.project_id, record.name, record.version)
-                value = ring.reencrypt(record.value or b"", record.key_id, ref)
-                rows.replace_value(conn, record, value=value, key_id=ring.primary_id)
-        moved += len(batch)
-        if len(batch) < _BATCH:
+            batch = move(conn)
+        moved += batch
+        if batch < _BATCH:
             return moved
+
+
+def _move_secrets(conn: Connection, ring: KeyRing) -> int:
+    batch = rows.secrets_of_other_keys(conn, ring.primary_id, limit=_BATCH)
+    for record in batch:
+        ref = SecretRef(record.project_id, record.name, record.version)
+        value = ring.reencrypt(record.value or b"", record.key_id, ref)
+        rows.replace_value(conn, record, value=value, key_id=ring.primary_id)
+    return len(batch)
 
 
 def _authorize(conn: Connection, principal: Principal, project_id: str) -> None:

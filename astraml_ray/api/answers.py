@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from starlette.responses import JSONResponse
 
-from astraml_ray.store.plain import plain_data
+from astraml_ray.store.plain import iso_time, plain_data
 
 __all__ = ["JsonAnswer", "ProblemAnswer", "iso_time", "json_bytes"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def json_bytes(data: Any) -> bytes:
@@ -39,14 +36,3 @@ class ProblemAnswer(JsonAnswer):
     """An error as RFC 9457 has it."""
 
     media_type = "application/problem+json"
-
-
-def iso_time(seconds: float | None) -> str | None:
-    """ISO 8601 in UTC with milliseconds, of seconds since the epoch; None for none, or beyond the calendar."""
-    if seconds is None:
-        return None
-    try:
-        moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
-    except (OverflowError, ValueError):
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -24,6 +24,7 @@ from astraml_ray.api import (
     routes_service,
     routes_tokens,
     routes_v1,
+    routes_webhooks,
 )
 from astraml_ray.api.admission import ApiLimits
 from astraml_ray.api.middleware import OPEN_PATHS, Door, Frame, Intake
@@ -46,6 +47,7 @@ _ROUTERS = (
     routes_policies.router,
     routes_secrets.router,
     routes_schedules.router,
+    routes_webhooks.router,
     routes_v1.router,
     routes_service.router,
 )

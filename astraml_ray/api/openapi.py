@@ -18,7 +18,9 @@ from astraml_ray.api.schemas_policies import OldSpec, PolicyRequest, ReplayReque
 from astraml_ray.api.schemas_records import StreamEnd
 from astraml_ray.api.schemas_schedules import BackfillRequest, PauseRequest, ScheduleRequest
 from astraml_ray.api.schemas_secrets import SecretRequest
+from astraml_ray.api.schemas_webhooks import RotateRequest
 from astraml_ray.spec import JobSpec
+from astraml_ray.spec.webhook import NewWebhook, WebhookChange
 
 __all__ = ["BODY_CODES", "JOB_CODES", "KEY_HEADER", "STORE_CODES", "body_of", "describe", "event_stream", "problems"]
 
@@ -55,6 +57,9 @@ _INPUTS: Sequence[type[BaseModel]] = (
     ScheduleRequest,
     PauseRequest,
     BackfillRequest,
+    NewWebhook,
+    WebhookChange,
+    RotateRequest,
 )
 
 KEY_HEADER = {

@@ -17,6 +17,7 @@ from astraml_ray.control.schedules import next_due, passed_instants
 from astraml_ray.spec.schedule import Schedule
 from astraml_ray.store.audit import append_audit
 from astraml_ray.store.engine import Store
+from astraml_ray.store.notices import tell_of_schedule
 from astraml_ray.store.occurrences import plan_occurrences
 from astraml_ray.store.schedules import (
     ScheduleRecord,
@@ -60,6 +61,7 @@ def insert_schedule(
         next_at=next_due(schedule_id, Schedule.model_validate(timing), now),
     )
     create_schedule(conn, schedule)
+    tell_of_schedule(conn, schedule, "created", now=now, data={"by": request.principal.subject})
     _audit(conn, "created", schedule, request.principal, now, after=timing)
     return schedule
 
@@ -70,6 +72,8 @@ def pause(store: Store, schedule_id: str, principal: Principal, reason: str | No
     def change(conn: Connection, schedule: ScheduleRecord) -> None:
         if schedule.paused_at is None:
             update_schedule(conn, schedule.id, paused_at=now, paused_by=principal.subject, pause_reason=reason)
+            told = {"by": principal.subject}
+            tell_of_schedule(conn, schedule, "paused", now=now, message=reason, data=told)
             _audit(conn, "paused", schedule, principal, now, after={"reason": reason})
 
     return _changed(store, schedule_id, change)
@@ -84,6 +88,7 @@ def resume(store: Store, schedule_id: str, principal: Principal, *, now: float) 
         values: dict[str, Any] = dict.fromkeys(("paused_at", "paused_by", "pause_reason"))
         values |= {"failures": 0, "handled_at": now, "next_at": next_due(schedule.id, timing_of(schedule), now)}
         update_schedule(conn, schedule.id, **values)
+        tell_of_schedule(conn, schedule, "resumed", now=now, data={"by": principal.subject})
         _audit(conn, "resumed", schedule, principal, now)
 
     return _changed(store, schedule_id, change)
@@ -93,6 +98,7 @@ def delete(store: Store, schedule: ScheduleRecord, principal: Principal, *, now:
     """Takes it away; one that is gone already stays so."""
     with store.write() as conn:
         if delete_schedule(conn, schedule.id):
+            tell_of_schedule(conn, schedule, "deleted", now=now, data={"by": principal.subject})
             _audit(conn, "deleted", schedule, principal, now, before=schedule.timing)
 
 

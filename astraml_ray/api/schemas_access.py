@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from astraml_ray.access.permissions import Permission
 from astraml_ray.api.errors import ParameterError
@@ -328,7 +328,7 @@ class TokenRequest(Expiring):
     note: Annotated[str, Field(max_length=500)] | None = None
 
 
-_Input = TypeVar("_Input", bound=Input)
+_Input = TypeVar("_Input", bound=BaseModel)
 
 
 def read_input(shape: type[_Input], body: RawBody) -> _Input:

@@ -20,6 +20,7 @@ from astraml_ray.client.secrets import Secrets
 from astraml_ray.client.tokens import Tokens
 from astraml_ray.client.transport import Transport
 from astraml_ray.client.waiting import wait_for_end
+from astraml_ray.client.webhooks import Webhooks
 from astraml_ray.errors import RequestError
 from astraml_ray.settings import load_settings
 
@@ -322,6 +323,11 @@ class Client:
     def secrets(self) -> Secrets:
         """Secrets, and who used them."""
         return Secrets(self._transport)
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Who is told what happens in projects."""
+        return Webhooks(self._transport)
 
     @property
     def audit(self) -> Audit:

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -16,15 +17,19 @@ from sqlalchemy import Connection
 from astraml_ray.access.quotas import WEEK_S, Quota
 from astraml_ray.access.targets import AllowedTargets
 from astraml_ray.control.admission import demand_of
+from astraml_ray.control.courier import Courier
 from astraml_ray.control.firing import Firing
 from astraml_ray.control.launcher import Launcher
+from astraml_ray.control.notifying import Notifier
 from astraml_ray.control.reconciliation import Action, Admit, End, Explain, Kill, Launch, decide, held_by_nobody
 from astraml_ray.control.reports import begin_run, store_report
+from astraml_ray.control.watching import Watch
 from astraml_ray.data.objects import join
 from astraml_ray.errors import StaleLeaseError, StoreError, TransitionError
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.access import GpuTime, begin_gpu_time, end_gpu_time, gpu_time_since
 from astraml_ray.store.access_tables import ORGANISATION
+from astraml_ray.store.deliveries import prune_deliveries
 from astraml_ray.store.engine import Store
 from astraml_ray.store.idempotency import prune_keys
 from astraml_ray.store.jobs import JobRecord, change_status, find_job, list_live, update_job
@@ -52,7 +57,9 @@ class Reconciler:
         launcher: The cluster.
         holder: Who asks for the lease; the same holder takes it over from itself at once.
         storage: Where the runs' folders go.
-        targets: Addresses that the jobs of schedules may name, besides public ones.
+        targets: Addresses that the jobs of schedules may name and webhooks may have, besides public ones.
+        keys: The file of the master keys, for webhooks.
+        courier: Sends to webhooks; left out, one that goes by `targets`.
         clock: Seconds since the epoch.
     """
 
@@ -64,6 +71,8 @@ class Reconciler:
         holder: str,
         storage: str,
         targets: AllowedTargets | None = None,
+        keys: Path | None = None,
+        courier: Courier | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -71,6 +80,9 @@ class Reconciler:
         self._holder = holder
         self._storage = storage
         self._firing = Firing(store, targets or AllowedTargets(), lambda: self.lease)
+        self._watch = Watch(store, lambda: self.lease)
+        way = courier or Courier(targets or AllowedTargets(), clock=clock)
+        self._notifier = Notifier(store, way, keys, lambda: self.lease, wake=self.nudge)
         self._clock = clock
         self._lease: Lease | None = None
         self._renewed = self._swept = self._kept = 0.0
@@ -95,6 +107,7 @@ class Reconciler:
     def close(self) -> None:
         """Gives the lease back, so that the next controller need not wait for its end."""
         self._closed = True
+        self._notifier.close()
         if self._lease is not None:
             lease, self._lease = self._lease, None
             release_lease(self._store, lease)
@@ -123,7 +136,7 @@ class Reconciler:
                 time.sleep(1.0)
 
     def tick(self) -> None:
-        """One pass: renew the lease, make what schedules ask for, load, decide, act."""
+        """One pass: renew the lease, make what schedules ask for, load, decide, act, tell webhooks."""
         now = self._clock()
         if not self._holds_lease(now):
             return
@@ -142,6 +155,8 @@ class Reconciler:
                 except TransitionError as error:
                     # The job moved on since it was loaded, for instance by a cancel: decided anew at the next tick.
                     _LOG.info("%s", error)
+        self._watch.look(jobs, now)
+        self._notifier.look(now)
         if now - self._swept > _SWEEP_S:
             self._swept = now
             self._launcher.sweep()
@@ -200,7 +215,7 @@ class Reconciler:
     def _upkeep(self, now: float) -> None:
         """Ends what nobody holds, and deletes what is past its time: a bounded batch in each transaction."""
         self._release(now)
-        for delete in (prune_keys, expire_windows):
+        for delete in (prune_keys, expire_windows, prune_deliveries):
             deleted = 1
             while deleted:
                 with self._store.write(self.lease) as conn:

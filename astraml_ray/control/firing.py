@@ -25,6 +25,7 @@ from astraml_ray.spec.templates import fill_templates
 from astraml_ray.store.engine import Store
 from astraml_ray.store.jobs import request_cancel
 from astraml_ray.store.leases import Lease
+from astraml_ray.store.notices import tell_of_schedule
 from astraml_ray.store.occurrences import (
     EndedOccurrence,
     Kind,
@@ -37,6 +38,7 @@ from astraml_ray.store.occurrences import (
     set_occurrence,
     waiting_occurrences,
 )
+from astraml_ray.store.plain import iso_time
 from astraml_ray.store.policies import policies_in_force
 from astraml_ray.store.schedules import ScheduleRecord, due_schedules, find_schedule, get_schedule, update_schedule
 
@@ -172,8 +174,11 @@ class Firing:
         reason = f"its time passed while the service was away (catchup: {timing.catchup})"
         with self._write() as conn:
             if find_schedule(conn, schedule.id, lock=True) is not None:
-                for instant in instants:
-                    add_occurrence(conn, _row(_Turn(schedule, instant), now, outcome="missed", reason=reason))
+                rows = [_row(_Turn(schedule, instant), now, outcome="missed", reason=reason) for instant in instants]
+                missed = [row.instant for row in rows if add_occurrence(conn, row)]
+                if missed:
+                    data = {"count": len(missed), "first": iso_time(min(missed)), "last": iso_time(max(missed))}
+                    tell_of_schedule(conn, schedule, "missed", now=now, message=reason, data=data)
 
     def _decide(self, turn: _Turn, now: float) -> None:
         """Decides about one instant: a job, none, or why none could be made. Others go on, whatever comes of it."""
@@ -245,6 +250,7 @@ def _begin(conn: Connection, turn: _Turn, draft: _Draft, now: float) -> None:
         case "skip":
             why = f"{live[0].job_id} of an earlier occurrence has not ended" if live else "an earlier one waits"
             set_occurrence(conn, schedule.id, turn.instant, outcome="skipped", reason=why)
+            tell_of_schedule(conn, schedule, "skipped", now=now, message=why, data=_told(turn))
         case "wait":
             reason = f"waits for the end of {live[0].job_id}" if live else None
             set_occurrence(conn, schedule.id, turn.instant, reason=reason)
@@ -263,6 +269,7 @@ def _make(conn: Connection, turn: _Turn, draft: _Draft, now: float) -> str:
     job = insert_job(conn, request, draft.outcome, now=now)
     values = {"outcome": "started", "job_id": job.id, "reason": None, "decided_at": now}
     set_occurrence(conn, schedule.id, turn.instant, **values)
+    tell_of_schedule(conn, schedule, "started", now=now, data={**_told(turn), "job_id": job.id})
     return job.id
 
 
@@ -274,6 +281,8 @@ def _fail(conn: Connection, turn: _Turn, error: Exception, now: float) -> None:
     reason = str(error) if told or isinstance(error, _OwnerLostError) else "an error of the service; its log has more"
     values: dict[str, Any] = {"outcome": "failed", "reason": reason, "error": told, "decided_at": now}
     set_occurrence(conn, schedule.id, turn.instant, **values)
+    data = {**_told(turn), "code": told["code"] if told else None}
+    tell_of_schedule(conn, schedule, "failed", now=now, message=reason, data=data)
     _count_failure(conn, schedule, now, pause=reason if isinstance(error, _OwnerLostError) else None)
 
 
@@ -299,7 +308,12 @@ def _count_failure(conn: Connection, schedule: ScheduleRecord, now: float, *, pa
     values: dict[str, Any] = {"failures": failures}
     if pause is not None and schedule.paused_at is None:
         values |= {"paused_at": now, "paused_by": None, "pause_reason": pause}
+        tell_of_schedule(conn, schedule, "paused", now=now, message=pause, data={"by": None})
     update_schedule(conn, schedule.id, **values)
+
+
+def _told(turn: _Turn) -> dict[str, Any]:
+    return {"instant": iso_time(turn.instant), "kind": turn.kind}
 
 
 def _row(turn: _Turn, now: float, *, outcome: Any = "waiting", reason: str | None = None) -> OccurrenceRecord:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from astraml_ray.control.reconciliation import deadline_message, deadline_passed, stop_mode
+from astraml_ray.control.watching import tell_of_report
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.attempts import amend_attempt, begin_attempt, end_attempt, list_attempts
 from astraml_ray.store.engine import Store
@@ -95,6 +96,7 @@ def _apply(conn: Connection, job: JobRecord, report: Mapping[str, Any], now: flo
         if dropped := merge_windows(conn, job.id, windows):
             names = ", ".join(sorted(dropped)[:10])
             append_event(conn, job.id, "metrics_dropped", now=now, message=f"too many metric names; dropped {names}")
+    tell_of_report(conn, job.id, report, now=now)
     if report.get("status") == "running" and get_job(conn, job.id).status is JobStatus.STARTING:
         change_status(conn, job.id, JobStatus.RUNNING, reason=None, message=None, now=now)
     if (end := report.get("end")) is not None:

@@ -46,6 +46,7 @@ class Controller:
             holder=str(installation.home),
             storage=installation.storage,
             targets=AllowedTargets.parse(load_settings().allowed_targets),
+            keys=self._key_file,
         )
         threading.Thread(target=self._reconciler.run_forever, daemon=True, name="reconcile").start()
 

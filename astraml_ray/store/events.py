@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, insert, select, update
 
 from astraml_ray.errors import JobNotFoundError
+from astraml_ray.store.notices import tell_of_job
 from astraml_ray.store.statements import MAX_INTEGER
 from astraml_ray.store.tables import events, jobs
 
@@ -36,7 +37,7 @@ def append_event(
     message: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> int:
-    """Adds an event and returns its number.
+    """Adds an event and returns its number; webhooks are told of it.
 
     Raises:
         JobNotFoundError: There is no such job.
@@ -48,6 +49,7 @@ def append_event(
         raise JobNotFoundError(f"there is no job {job_id}", param=job_id)
     row = {"job_id": job_id, "seq": seq, "at": now, "type": type, "message": message, "data": data}
     conn.execute(insert(events).values(row))
+    tell_of_job(conn, job_id, type, now=now, message=message, data=data)
     return int(seq)
 
 

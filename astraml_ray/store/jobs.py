@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Select, func, insert, select, update
 from astraml_ray.errors import JobNotFoundError, JobTerminalError, TransitionError
 from astraml_ray.spec.states import JobStatus, may_follow
 from astraml_ray.store.events import append_event
+from astraml_ray.store.notices import tell_of_job
 from astraml_ray.store.pages import page_of_ids
 from astraml_ray.store.plain import plain_text
 from astraml_ray.store.records import JobRecord, NewJob, new_job_id
@@ -59,6 +60,7 @@ def create_job(conn: Connection, new: NewJob, *, now: float) -> JobRecord:
         conn.execute(insert(job_labels), [{"key": key, "value": labels[key], "job_id": new.id} for key in labels])
     data = None if new.parent_id is None else {"parent_id": new.parent_id, "relation": new.relation}
     conn.execute(insert(events).values(job_id=new.id, seq=1, at=now, type="job_created", data=data))
+    tell_of_job(conn, new.id, "job_created", now=now, message=None, data=data)
     return JobRecord.from_row(made, labels)
 
 

@@ -14,7 +14,16 @@ from astraml_ray.store.statements import MAX_INTEGER, upsert
 from astraml_ray.store.tables import jobs, metric_windows
 from astraml_ray.store.windows import RESOLUTIONS, Window, merge, rollup
 
-__all__ = ["MAX_NAMES", "RETENTION_S", "Series", "expire_windows", "list_names", "merge_windows", "query_windows"]
+__all__ = [
+    "MAX_NAMES",
+    "RETENTION_S",
+    "Series",
+    "best_since",
+    "expire_windows",
+    "list_names",
+    "merge_windows",
+    "query_windows",
+]
 
 MAX_NAMES = 500
 """Metrics of one job."""
@@ -123,6 +132,25 @@ def list_names(conn: Connection, job_id: str) -> list[str]:
     following = select(func.min(_w.name)).where(_w.job_id == job_id, _w.name > least.c.name).scalar_subquery()
     names = least.union_all(select(following).where(least.c.name.is_not(None)))
     return sorted(conn.execute(select(names.c.name).where(names.c.name.is_not(None))).scalars())
+
+
+def best_since(conn: Connection, job_id: str, name: str, *, lower: bool, resolution: int) -> tuple[float, int] | None:
+    """A metric's best value, and the start of the window that had it first; None without a finite point.
+
+    Args:
+        conn: A connection.
+        job_id: The job.
+        name: The metric.
+        lower: Lower is better.
+        resolution: Seconds of a window; those that have expired are not seen.
+    """
+    value = _w["min" if lower else "max"]
+    best = func.min(value) if lower else func.max(value)
+    top = conn.execute(_range(job_id, name, resolution, [], best)).scalar()
+    if top is None:
+        return None
+    first = conn.execute(_range(job_id, name, resolution, [value == top], func.min(_w.start))).scalar()
+    return float(top), int(first or 0)
 
 
 def expire_windows(conn: Connection, *, now: float) -> int:

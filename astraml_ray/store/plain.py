@@ -1,16 +1,18 @@
-"""Plain data: what both databases and every JSON reader take. Pure."""
+"""Plain data: what both databases and every JSON reader take, and times as text. Pure."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
-__all__ = ["plain_data", "plain_text", "to_json"]
+__all__ = ["iso_time", "plain_data", "plain_text", "to_json"]
 
 # What json.dumps writes for NUL and for halves of surrogate pairs; whole pairs are looked at more closely.
 _SUSPECT = re.compile(r"\\u(0000|d[89a-f])")
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def plain_text(text: str) -> str:
@@ -47,3 +49,14 @@ def to_json(value: Any) -> str:
     if _SUSPECT.search(text):
         text = json.dumps(plain_data(value), allow_nan=False, separators=(",", ":"))
     return text
+
+
+def iso_time(seconds: float | None) -> str | None:
+    """ISO 8601 in UTC with milliseconds, of seconds since the epoch; None for none, or beyond the calendar."""
+    if seconds is None:
+        return None
+    try:
+        moment = _EPOCH + timedelta(milliseconds=round(seconds * 1000))
+    except (OverflowError, ValueError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

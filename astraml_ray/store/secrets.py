@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, union, update
 
 from astraml_ray.store.access_tables import secret_uses, secrets
 from astraml_ray.store.audit import Actor, append_audit
 from astraml_ray.store.statements import MAX_INTEGER, upsert
+from astraml_ray.store.webhook_tables import webhook_secrets
 
 __all__ = [
     "SecretRecord",
@@ -154,7 +155,7 @@ def delete_secret(conn: Connection, project_id: str, name: str, *, actor: Actor,
 def keys_in_use(conn: Connection) -> set[str]:
     """The ids of the master keys that something is encrypted with."""
     query = select(secrets.c.key_id).where(secrets.c.key_id.is_not(None)).distinct()
-    return set(conn.execute(query).scalars())
+    return set(conn.execute(union(query, select(webhook_secrets.c.key_id).distinct())).scalars())
 
 
 def secrets_of_other_keys(conn: Connection, key_id: str, *, limit: int) -> list[SecretRecord]:

@@ -20,8 +20,8 @@ from astraml_ray.access.permissions import (
 EXPECTED = {
     "viewer": "cluster.read job.read policy.read project.read",
     "submitter": "artifact.read job.cancel.own job.resume job.submit secret.list",
-    "editor": "job.cancel.any schedule.manage secret.use",
-    "project_admin": "audit.read member.manage policy.manage secret.manage token.manage",
+    "editor": "job.cancel.any schedule.manage secret.use webhook.read",
+    "project_admin": "audit.read member.manage policy.manage secret.manage token.manage webhook.manage",
     "org_admin": "project.create quota.manage",
 }
 

@@ -70,6 +70,21 @@ EXPECTED: dict[Route, Permission | None] = {
     ("PUT", "/v2.1/projects/{project_id}/secrets/{name}"): Permission.SECRET_MANAGE,
     ("DELETE", "/v2.1/projects/{project_id}/secrets/{name}"): Permission.SECRET_MANAGE,
     ("GET", "/v2.1/projects/{project_id}/secrets/{name}/uses"): Permission.SECRET_LIST,
+    **{
+        (method, f"/v2.1/projects/{{project_id}}/webhooks{path}"): permission
+        for method, path, permission in (
+            ("GET", "", Permission.WEBHOOK_READ),
+            ("POST", "", Permission.WEBHOOK_MANAGE),
+            ("GET", "/{name}", Permission.WEBHOOK_READ),
+            ("PATCH", "/{name}", Permission.WEBHOOK_MANAGE),
+            ("DELETE", "/{name}", Permission.WEBHOOK_MANAGE),
+            ("POST", "/{name}/test", Permission.WEBHOOK_MANAGE),
+            ("POST", "/{name}/rotate", Permission.WEBHOOK_MANAGE),
+            ("GET", "/{name}/deliveries", Permission.WEBHOOK_READ),
+            ("GET", "/{name}/deliveries/{delivery_id}", Permission.WEBHOOK_READ),
+            ("POST", "/{name}/deliveries/{delivery_id}/replay", Permission.WEBHOOK_MANAGE),
+        )
+    },
     ("POST", "/v2.1/schedules"): Permission.SCHEDULE_MANAGE,
     ("GET", "/v2.1/schedules"): Permission.JOB_READ,
     ("GET", "/v2.1/schedules/{schedule_id}"): Permission.JOB_READ,
@@ -127,6 +142,8 @@ BODIES: dict[Route, Any] = {
             ("POST", "/replay", {"document": {"rules": {}}}),
         )
     },
+    ("POST", "/v2.1/projects/{project_id}/webhooks"): {"name": "s3-prod", "url": "https://93.184.216.34/hook"},
+    ("PATCH", "/v2.1/projects/{project_id}/webhooks/{name}"): {"events": ["job.*"]},
     ("POST", "/v2.1/schedules"): {**REFERENCE, "schedule": {"cron": "0 2 * * *"}},
     ("POST", "/v2.1/schedules/{schedule_id}/backfill"): {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"},
     ("POST", "/v1/jobs"): {"project": "p-demo", "dataset": "s3://bucket/dataset", "model": "bert-base"},
@@ -139,6 +156,7 @@ QUERIES: dict[Route, dict[str, str]] = {
 _VALUES = {
     "{code}": "internal",
     "{name}": "s3-prod",
+    "{delivery_id}": "msg-00000000000000000000",
     "{path}": "metrics.jsonl",
     "{schedule_id}": SCHEDULE_ID,
     "{project_id}": "p-demo",

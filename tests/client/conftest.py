@@ -16,6 +16,7 @@ import uvicorn
 from click.testing import CliRunner, Result
 
 from astraml_ray.access.issuing import ensure_admin_token
+from astraml_ray.access.targets import AllowedTargets
 from astraml_ray.api.app import ApiLimits, Services, build_app
 from astraml_ray.cli.main import main
 from astraml_ray.client import Client
@@ -48,6 +49,7 @@ class LiveService:
     store: Store
     keys: Path
     port: int = field(default=0)
+    targets: AllowedTargets = field(default_factory=AllowedTargets)
     _server: uvicorn.Server | None = None
     _thread: threading.Thread | None = None
 
@@ -58,7 +60,8 @@ class LiveService:
     def start(self) -> None:
         """Listens, again on the same port."""
         limits = ApiLimits(poll_s=0.02, max_poll_s=0.05, settle_s=0.05)
-        services = Services(self.store, DryRun(), nudge=lambda: None, limits=limits, keys=self.keys)
+        given: dict[str, Any] = {"limits": limits, "keys": self.keys, "targets": self.targets}
+        services = Services(self.store, DryRun(), nudge=lambda: None, **given)
         app = build_app(services)
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]

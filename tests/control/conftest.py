@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,15 @@ from astraml_ray.control.admission import Capacity
 from astraml_ray.control.controller import Reconciler
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.store.attempts import AttemptRecord, list_attempts
+from astraml_ray.store.audit import Actor
 from astraml_ray.store.engine import Store, migrate, open_store
 from astraml_ray.store.events import list_events
 from astraml_ray.store.jobs import create_job, get_job, request_cancel
+from astraml_ray.store.projects import create_project
 from astraml_ray.store.records import JobRecord, NewJob, new_job_id
 from tests.control.fake_launcher import FakeLauncher
+from tests.control.webhook_site import NOW, P, Site
+from tests.receiver import Receiver, serve
 
 
 @dataclass
@@ -84,3 +89,25 @@ def world(tmp_path: Path) -> Iterator[World]:
     made.controller = Reconciler(store, launcher, holder="test", storage=str(tmp_path / "runs"), clock=lambda: made.now)
     yield made
     store.close()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "control.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def site(template: Path, tmp_path: Path) -> Iterator[Site]:
+    store = open_store(f"sqlite:///{shutil.copy(template, tmp_path / 'control.db')}")
+    with store.write() as conn:
+        create_project(conn, P, actor=Actor("root"), now=NOW)
+    yield Site(store, tmp_path)
+    store.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with serve() as made:
+        yield made

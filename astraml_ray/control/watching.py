@@ -1,0 +1,120 @@
+"""Conditions of webhooks at work: what comes with a report is told with it, and what comes with time is looked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from astraml_ray.control.conditions import (
+    RESOLUTION_S,
+    Finding,
+    deadline_finding,
+    not_finite_findings,
+    not_finite_names,
+    stall_finding,
+)
+from astraml_ray.errors import StoreError
+from astraml_ray.spec.states import JobStatus
+from astraml_ray.spec.webhook import Condition, Webhook
+from astraml_ray.store.engine import Store
+from astraml_ray.store.jobs import JobRecord, find_job
+from astraml_ray.store.leases import Lease
+from astraml_ray.store.metrics import best_since
+from astraml_ray.store.notices import tell_of_condition
+from astraml_ray.store.webhooks import WebhookRecord, listeners
+
+__all__ = ["Watch", "tell_of_report"]
+
+_LOG = logging.getLogger(__name__)
+_EVERY_S = 60.0
+_JOBS = 50
+
+Found = tuple[WebhookRecord, Webhook, str, Finding]
+
+
+def tell_of_report(conn: Connection, job_id: str, report: Mapping[str, Any], *, now: float) -> None:
+    """Tells of values in a runner's report that are not finite, in the transaction that stores it."""
+    names = not_finite_names(report)
+    job = find_job(conn, job_id) if names else None
+    for record, spec in listeners(conn, job.project_id) if job else ():
+        for condition in spec.conditions:
+            for finding in not_finite_findings(condition, names, attempt=job.attempt if job else 0):
+                _tell(conn, (record, spec, job_id, finding), now)
+
+
+class Watch:
+    """Looks at all running jobs, once a minute, and at some of them at a time.
+
+    Args:
+        store: The truth.
+        lease: Gives the lease that every write is under.
+    """
+
+    def __init__(self, store: Store, lease: Callable[[], Lease]) -> None:
+        self._store = store
+        self._lease = lease
+        self._began = 0.0
+        self._left: list[str] = []
+
+    def look(self, jobs: Sequence[JobRecord], now: float) -> None:
+        """One pass.
+
+        Args:
+            jobs: All that have not ended.
+            now: Seconds since the epoch.
+        """
+        running = {job.id: job for job in jobs if job.status is JobStatus.RUNNING}
+        if not self._left and not 0 <= now - self._began < _EVERY_S:
+            self._began, self._left = now, sorted(running)
+        turn, self._left = self._left[:_JOBS], self._left[_JOBS:]
+        looked_at = [running[job_id] for job_id in turn if job_id in running]
+        if not looked_at:
+            return
+        try:
+            with self._store.read() as conn:
+                found = [one for job in looked_at for one in self._findings(conn, job, now)]
+        except StoreError:
+            raise
+        except Exception:
+            _LOG.exception("conditions of webhooks")
+            return
+        if found:
+            with self._store.write(self._lease()) as conn:
+                for one in found:
+                    _tell(conn, one, now)
+
+    def _findings(self, conn: Connection, job: JobRecord, now: float) -> list[Found]:
+        found: list[Found] = []
+        for record, spec in listeners(conn, job.project_id):
+            if spec.covers(job.labels):
+                findings = (_finding(conn, job, condition, now) for condition in spec.conditions)
+                found += [(record, spec, job.id, finding) for finding in findings if finding is not None]
+        return found
+
+
+def _finding(conn: Connection, job: JobRecord, condition: Condition, now: float) -> Finding | None:
+    if condition.when == "deadline_will_be_missed":
+        return deadline_finding(job, now=now)
+    if condition.when != "no_improvement" or job.started_at is None:
+        return None
+    lower, metric = condition.lower_is_better, str(condition.metric)
+    best = best_since(conn, job.id, metric, lower=lower, resolution=RESOLUTION_S)
+    return stall_finding(condition, best, started_at=job.started_at, now=now)
+
+
+def _tell(conn: Connection, found: Found, now: float) -> None:
+    record, spec, job_id, finding = found
+    tell_of_condition(
+        conn,
+        record,
+        spec,
+        job_id,
+        finding.event,
+        key=finding.key,
+        message=finding.message,
+        data=finding.data,
+        now=now,
+    )

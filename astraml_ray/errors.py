@@ -50,6 +50,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailableError",
     "TransitionError",
+    "TrialNotFoundError",
 ]
 
 
@@ -218,6 +219,12 @@ class ScheduleNotFoundError(RequestError):
     """There is no such schedule."""
 
     code = "schedule_not_found"
+
+
+class TrialNotFoundError(RequestError):
+    """The sweep has no such trial."""
+
+    code = "trial_not_found"
 
 
 class JobTerminalError(RequestError):

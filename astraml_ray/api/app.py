@@ -22,6 +22,7 @@ from astraml_ray.api import (
     routes_schedules,
     routes_secrets,
     routes_service,
+    routes_sweeps,
     routes_tokens,
     routes_v1,
 )
@@ -38,6 +39,7 @@ _ROUTERS = (
     routes_jobs.router,
     routes_datasets.router,
     routes_records.router,
+    routes_sweeps.router,
     routes_artifacts.router,
     routes_projects.router,
     routes_members.router,

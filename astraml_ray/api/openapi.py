@@ -18,6 +18,7 @@ from astraml_ray.api.schemas_policies import OldSpec, PolicyRequest, ReplayReque
 from astraml_ray.api.schemas_records import StreamEnd
 from astraml_ray.api.schemas_schedules import BackfillRequest, PauseRequest, ScheduleRequest
 from astraml_ray.api.schemas_secrets import SecretRequest
+from astraml_ray.api.schemas_sweeps import RetrainRequest
 from astraml_ray.spec import JobSpec
 
 __all__ = ["BODY_CODES", "JOB_CODES", "KEY_HEADER", "STORE_CODES", "body_of", "describe", "event_stream", "problems"]
@@ -55,6 +56,7 @@ _INPUTS: Sequence[type[BaseModel]] = (
     ScheduleRequest,
     PauseRequest,
     BackfillRequest,
+    RetrainRequest,
 )
 
 KEY_HEADER = {

@@ -137,10 +137,10 @@ def admit(
         decision, room = _decide(job, ahead, room)
         decisions.append(decision)
     # A sweep needs room for one trial; for more of them it gets what nobody else is waiting for.
-    for place, job in enumerate(ordered):
-        decision = decisions[place]
+    for turn, job in enumerate(ordered):
+        decision = decisions[turn]
         if isinstance(decision, Start) and job.trials > 1:
-            decisions[place], room = _widened(job, decision, room)
+            decisions[turn], room = _widened(job, decision, room)
     return decisions
 
 

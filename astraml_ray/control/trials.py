@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
@@ -34,6 +34,8 @@ __all__ = [
 ]
 
 _LONGEST_HISTORY = 200
+_AS_TOLD = ("metric", "best_metric", "best_step", "step", "epoch", "rung", "reason", "error", "run_path", "parent")
+_AS_TOLD += ("started_at", "ended_at")
 _MOST_TOLD = 32
 """Parameters in one event."""
 
@@ -50,17 +52,18 @@ class TrialEvent:
 
 def trial_record(job_id: str, told: Mapping[str, Any]) -> TrialRecord:
     """A trial as a sweep tells it."""
-    record = TrialRecord(
+    same: dict[str, Any] = {name: told.get(name) for name in _AS_TOLD}
+    costs: dict[str, Any] = {name: float(told.get(name) or 0.0) for name in ("seconds", "gpu_seconds", "cpu_seconds")}
+    return TrialRecord(
         job_id=job_id,
         trial_id=str(told["trial_id"]),
         number=int(told["number"]),
         status=str(told["status"]),
         parameters=dict(told.get("parameters") or {}),
         history=[list(point) for point in told.get("history") or ()][-_LONGEST_HISTORY:],
-        **{name: float(told.get(name) or 0.0) for name in ("seconds", "gpu_seconds", "cpu_seconds")},
+        **same,
+        **costs,
     )
-    same = ("metric", "best_metric", "best_step", "step", "epoch", "rung", "reason", "error", "run_path", "parent")
-    return replace(record, **{name: told.get(name) for name in (*same, "started_at", "ended_at")})
 
 
 def is_news(before: TrialRecord | None, now: TrialRecord) -> bool:

@@ -73,7 +73,7 @@ class TestClient:
         for call, code in (
             (lambda: client.sweeps.get(job_id), "not_a_sweep"),
             (lambda: list(client.sweeps.trials(job_id)), "not_a_sweep"),
-            (lambda: client.sweeps.trial(sweep_id, "t 1/../x"), "trial_not_found"),
+            (lambda: client.sweeps.trial(sweep_id, "t 1"), "trial_not_found"),
             (lambda: client.sweeps.retrain(sweep_id, "t9999"), "trial_not_found"),
         ):
             with pytest.raises(ApiError) as caught:
@@ -142,11 +142,10 @@ class TestShow:
         assert len(rows) == 27
         assert all("0." in row for row in rows)
         assert any("asha_rung" in row for row in rows)
-        assert ("COST" in "".join(lines)) == (width >= 140)
+        assert ("COST" in "".join(lines)) == (width >= 100)
+        assert ("BATCH_SIZE" in "".join(lines)) == (width >= 80)
 
-    def test_what_a_trial_says_is_not_the_terminals(
-        self, astraml: Astraml, service: LiveService, sweep_id: str
-    ) -> None:
+    def test_a_trials_text_is_not_the_terminals(self, astraml: Astraml, service: LiveService, sweep_id: str) -> None:
         evil = {**told_trials(1)[0], "reason": "\x1b[31mred\x1b[0m [bold]x[/bold]\nnext", "best_metric": 0.99}
         tell(service, sweep_id, [evil])
         page = astraml("sweep", "show", sweep_id).stdout
@@ -273,8 +272,7 @@ class TestPlot:
         drawn = done.stdout
         assert len(re.findall(r'<path class="trial [^"]*curve', drawn)) == 27
         assert len(re.findall(r'<path class="trial (?:[a-z]+ )+[^"]*" data-trial="t\d+" d="M[^"]*C', drawn)) == 27
-        assert (
-            len(re.findall(r'<circle class="trial [^"]*" data-trial="t\d+" cx="[\d.]+" cy="[\d.]+" r="4"', drawn)) == 81
-        )
+        dots = re.findall(r'<circle class="trial [^"]*" data-trial="t\d+" cx="[\d.]+" cy="[\d.]+" r="4"', drawn)
+        assert len(dots) == 3 * 27
         assert "of 27 trials are in the ranges" in drawn
-        assert "NaN" not in drawn
+        assert "NaN" not in drawn.partition("<script")[0]

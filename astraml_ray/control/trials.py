@@ -34,8 +34,20 @@ __all__ = [
 ]
 
 _LONGEST_HISTORY = 200
-_AS_TOLD = ("metric", "best_metric", "best_step", "step", "epoch", "rung", "reason", "error", "run_path", "parent")
-_AS_TOLD += ("started_at", "ended_at")
+_AS_TOLD = (
+    "metric",
+    "best_metric",
+    "best_step",
+    "step",
+    "epoch",
+    "rung",
+    "reason",
+    "error",
+    "run_path",
+    "parent",
+    "started_at",
+    "ended_at",
+)
 _MOST_TOLD = 32
 """Parameters in one event."""
 

@@ -52,6 +52,7 @@ __all__ = [
     "StoreError",
     "StoreUnavailableError",
     "TransitionError",
+    "TrialNotFoundError",
 ]
 
 
@@ -224,6 +225,12 @@ class ScheduleNotFoundError(RequestError):
     """There is no such schedule."""
 
     code = "schedule_not_found"
+
+
+class TrialNotFoundError(RequestError):
+    """The sweep has no such trial."""
+
+    code = "trial_not_found"
 
 
 class JobTerminalError(RequestError):

@@ -80,6 +80,20 @@ REQUEST_ERRORS = (
         "GET /v2.1/jobs lists the jobs.",
     ),
     request_error(
+        "trial_not_found",
+        404,
+        "There is no such trial",
+        "The sweep has no trial with that id; `best` stands for the best one, once a trial has a value.",
+        "GET /v2.1/jobs/{id}/trials lists them.",
+    ),
+    request_error(
+        "not_a_sweep",
+        409,
+        "The job is no sweep",
+        "Its spec has no `sweep`: it trains one model, and has no trials.",
+        "GET /v2.1/jobs/{id} and its metrics tell how it went.",
+    ),
+    request_error(
         "schedule_not_found",
         404,
         "There is no such schedule",

@@ -19,6 +19,7 @@ __all__ = [
     "MalformedBodyError",
     "MediaTypeError",
     "MethodNotAllowedError",
+    "NotASweepError",
     "NotReadyError",
     "NotResumableError",
     "OverloadedError",
@@ -122,6 +123,12 @@ class NotResumableError(HttpError):
     """The job left nothing to go on from, or has not ended."""
 
     code = "job_not_resumable"
+
+
+class NotASweepError(HttpError):
+    """The job trains one model, and has no trials."""
+
+    code = "not_a_sweep"
 
 
 class KeyInvalidError(HttpError):

@@ -18,6 +18,7 @@ from astraml_ray.api.schemas_policies import OldSpec, PolicyRequest, ReplayReque
 from astraml_ray.api.schemas_records import StreamEnd
 from astraml_ray.api.schemas_schedules import BackfillRequest, PauseRequest, ScheduleRequest
 from astraml_ray.api.schemas_secrets import SecretRequest
+from astraml_ray.api.schemas_sweeps import RetrainRequest
 from astraml_ray.api.schemas_webhooks import RotateRequest
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.webhook import NewWebhook, WebhookChange
@@ -60,6 +61,7 @@ _INPUTS: Sequence[type[BaseModel]] = (
     NewWebhook,
     WebhookChange,
     RotateRequest,
+    RetrainRequest,
 )
 
 KEY_HEADER = {

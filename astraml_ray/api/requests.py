@@ -23,6 +23,7 @@ from astraml_ray.store.jobs import JobRecord, get_job
 __all__ = [
     "Body",
     "RawBody",
+    "changes_of",
     "document_of",
     "is_head",
     "known_job",
@@ -117,6 +118,21 @@ def refuse_secrets(data: dict[str, Any]) -> None:
     problems = find_inline_secrets(data)
     if problems:
         raise InlineSecretError(problems)
+
+
+def changes_of(body: RawBody) -> dict[str, Any]:
+    """The changes of a spec that a body asks for under `set`, by dotted path.
+
+    Raises:
+        ParameterError: It has other members, or what is no path.
+    """
+    changes = body.fields(["set"]).get("set", {})
+    if not isinstance(changes, dict):
+        raise ParameterError("set is an object of dotted paths and values", param="/set")
+    for path in changes:
+        if not path or len(path) > 256 or not all(path.split(".")):
+            raise ParameterError(f"{path[:80]!r} is no dotted path", param="/set", hint="such as hyperparams.lr")
+    return changes
 
 
 def known_job(request: Request, services: Services, job_id: str) -> JobRecord:

@@ -9,14 +9,14 @@ from starlette.concurrency import run_in_threadpool
 
 from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
+from astraml_ray.api.dry_runs import DRY_RUN_CODES, dry_run
 from astraml_ray.api.openapi import STORE_CODES, problems
 from astraml_ray.api.parameters import PROJECT_PATTERN, parse_project
 from astraml_ray.api.routes_jobs import RULE_CODES
 from astraml_ray.api.rules import authorize_submission, resolve
 from astraml_ray.api.schemas_datasets import Inspection
 from astraml_ray.api.services import ApiServices, Requires, Services, caller_of
-from astraml_ray.api.trials import TRIAL_CODES, try_out
-from astraml_ray.control.secrets import grant_to_trial
+from astraml_ray.control.secrets import grant_to_dry_run
 
 __all__ = ["router"]
 
@@ -29,7 +29,7 @@ _NO_MODEL = "none"  # a spec names one; here it is not asked for
     "/datasets:inspect",
     summary="See what a dataset holds",
     dependencies=[Depends(Requires(Permission.JOB_SUBMIT))],
-    responses={**problems(*STORE_CODES, *RULE_CODES, *TRIAL_CODES), 200: {"model": Inspection}},
+    responses={**problems(*STORE_CODES, *RULE_CODES, *DRY_RUN_CODES), 200: {"model": Inspection}},
 )
 async def inspect(
     request: Request,
@@ -44,7 +44,7 @@ async def inspect(
     these.
     """
     document, grant = await run_in_threadpool(_resolved, request, services, path, project_id)
-    return JsonAnswer(await try_out(services, lambda: services.validator.inspect(document, limit=limit, grant=grant)))
+    return JsonAnswer(await dry_run(services, lambda: services.validator.inspect(document, limit=limit, grant=grant)))
 
 
 def _resolved(request: Request, services: Services, path: str, project_id: str) -> tuple[dict[str, Any], str | None]:
@@ -54,4 +54,4 @@ def _resolved(request: Request, services: Services, path: str, project_id: str) 
     asked = {"project_id": project_id, "dataset": {"path": path}, "model": _NO_MODEL}
     outcome = resolve(services, caller, project_id, asked, within="/dataset")
     now = services.clock()
-    return outcome.document, grant_to_trial(services.store, services.keys, outcome.spec, caller.subject, now=now)
+    return outcome.document, grant_to_dry_run(services.store, services.keys, outcome.spec, caller.subject, now=now)

@@ -12,6 +12,7 @@ from astraml_ray.access.effective import Outcome, policy_notes, request_of
 from astraml_ray.access.gate import require_cancel
 from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
+from astraml_ray.api.dry_runs import DRY_RUN_CODES, dry_run
 from astraml_ray.api.errors import NotResumableError, ParameterError
 from astraml_ray.api.openapi import BODY_CODES, JOB_CODES, KEY_HEADER, STORE_CODES, body_of, problems
 from astraml_ray.api.parameters import (
@@ -28,6 +29,7 @@ from astraml_ray.api.parameters import (
 from astraml_ray.api.requests import (
     Body,
     RawBody,
+    changes_of,
     known_job,
     refuse_secrets,
     spec_of,
@@ -37,9 +39,8 @@ from astraml_ray.api.schemas import AttemptList, Job, JobPage, ValidationReport
 from astraml_ray.api.schemas_schedules import ScheduleObject
 from astraml_ray.api.services import ApiServices, Requires, Services, authorize_project, caller_of
 from astraml_ray.api.submission import Creation, check_key, make_job, nudge
-from astraml_ray.api.trials import TRIAL_CODES, try_out
 from astraml_ray.api.views import attempt_view, is_resumable, job_view
-from astraml_ray.control.secrets import grant_to_trial
+from astraml_ray.control.secrets import grant_to_dry_run
 from astraml_ray.spec.loading import changed
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.access import find_origin, submitters_of
@@ -235,7 +236,7 @@ def resume_job(request: Request, services: ApiServices, job_id: str, body: Body)
 def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) -> JsonAnswer:
     """A new job with the spec of another, and changes of it."""
     parent = known_job(request, services, job_id)
-    changes = _changes(body)
+    changes = changes_of(body)
     refuse_secrets({**changes, "project_id": parent.project_id})
     with services.store.read() as conn:
         origin = find_origin(conn, job_id)
@@ -255,7 +256,7 @@ def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) 
             *BODY_CODES,
             *STORE_CODES,
             *RULE_CODES,
-            *TRIAL_CODES,
+            *DRY_RUN_CODES,
             "model",
             "resources",
         ),
@@ -266,7 +267,7 @@ def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) 
 async def validate_job(request: Request, services: ApiServices, body: Body) -> JsonAnswer:
     """The resolved spec, what the dataset holds, and warnings. Reads the bucket for real; stores nothing."""
     outcome, grant = await run_in_threadpool(_resolved, request, services, body)
-    report = await try_out(services, lambda: services.validator.validate(outcome.document, grant=grant))
+    report = await dry_run(services, lambda: services.validator.validate(outcome.document, grant=grant))
     return JsonAnswer({**report, "policies": policy_notes(outcome.provenance)})
 
 
@@ -277,7 +278,7 @@ def _resolved(request: Request, services: Services, body: RawBody) -> tuple[Outc
     caller = caller_of(request)
     outcome = resolve(services, caller, project_of(document), document)
     now = services.clock()
-    return outcome, grant_to_trial(services.store, services.keys, outcome.spec, caller.subject, now=now)
+    return outcome, grant_to_dry_run(services.store, services.keys, outcome.spec, caller.subject, now=now)
 
 
 def make(request: Request, services: Services, creation: Creation) -> JsonAnswer:
@@ -290,16 +291,6 @@ def make(request: Request, services: Services, creation: Creation) -> JsonAnswer
 def key_of(request: Request) -> str | None:
     """The request's idempotency key."""
     return check_key(request.headers.getlist("idempotency-key"))
-
-
-def _changes(body: RawBody) -> dict[str, Any]:
-    changes = body.fields(["set"]).get("set", {})
-    if not isinstance(changes, dict):
-        raise ParameterError("set is an object of dotted paths and values", param="/set")
-    for path in changes:
-        if not path or len(path) > 256 or not all(path.split(".")):
-            raise ParameterError(f"{path[:80]!r} is no dotted path", param="/set", hint="such as hyperparams.lr")
-    return changes
 
 
 def _not_resumable(job: JobRecord) -> NotResumableError:

@@ -121,6 +121,8 @@ class JobSummary(Shape):
     api_version: str
     project_id: str
     name: str | None
+    kind: Literal["training", "sweep"]
+    """`sweep`: it has trials."""
     submitted_by: str | None
     """The person or service whose token it was."""
     status: Status
@@ -138,7 +140,7 @@ class JobSummary(Shape):
     finished_at: datetime | None
     attempts: int
     parent_id: str | None
-    relation: Literal["resume", "clone"] | None
+    relation: Literal["resume", "clone", "retrain"] | None
     cancel_requested: Literal["now", "keep_best"] | None
     wait: Wait | None
     progress: Progress | None

@@ -35,7 +35,7 @@ _LOG = logging.getLogger(__name__)
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _MAX_DIFFERENCES = 50
 
-Relation = Literal["resume", "clone"]
+Relation = Literal["resume", "clone", "retrain"]
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ class Creation:
         principal: Who asks for it.
         document: What is asked for, as a spec of the current version; policies come on top.
         key: The idempotency key, if the client sent one.
-        parent_id: The job that is resumed or cloned.
-        relation: Which of the two.
+        parent_id: The job that is resumed or cloned, or the sweep whose trial is trained again.
+        relation: Which of these.
         sent: The request as it came, if that is another document.
         api_version: Of that request.
         migration: What moved, of a request of an older version.
         scheduled: It must have a schedule.
+        asks: What the request says, where the document is made from what may change meanwhile.
     """
 
     route: str
@@ -65,6 +66,7 @@ class Creation:
     api_version: str = CURRENT_VERSION
     migration: list[dict[str, Any]] | None = None
     scheduled: bool = False
+    asks: dict[str, Any] | None = None
 
     @property
     def project_id(self) -> str:
@@ -77,6 +79,8 @@ class Creation:
         Raises:
             SpecError: The document is no plain data.
         """
+        if self.asks is not None:
+            return self.asks
         try:
             spec = parse_spec(self.document).canonical()
         except SpecError:

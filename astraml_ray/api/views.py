@@ -20,6 +20,7 @@ __all__ = [
     "RESOLUTION_NAMES",
     "attempt_view",
     "catalogue_view",
+    "error_view",
     "event_view",
     "is_resumable",
     "job_path",
@@ -48,6 +49,7 @@ def job_view(job: JobRecord, *, submitted_by: str | None, with_spec: bool = True
         "api_version": job.api_version,
         "project_id": job.project_id,
         "name": job.name,
+        "kind": "sweep" if job.spec.get("sweep") else "training",
         "submitted_by": submitted_by,
         "status": job.status.value,
         "terminal": job.status.terminal,
@@ -78,7 +80,7 @@ def job_view(job: JobRecord, *, submitted_by: str | None, with_spec: bool = True
             },
         ),
         "warnings": [_with_all(warning, {"param": None, "hint": None}) for warning in job.warnings or []],
-        "error": _error_view(job.error),
+        "error": error_view(job.error),
         "result": job.result,
         "run_path": job.run_path,
         "model_path": (job.result or {}).get("model_path"),
@@ -104,7 +106,7 @@ def attempt_view(attempt: AttemptRecord) -> dict[str, Any]:
         "first_step": attempt.first_step,
         "last_step": attempt.last_step,
         "micro_batch_divisor": attempt.micro_batch_divisor,
-        "error": _error_view(attempt.error),
+        "error": error_view(attempt.error),
     }
 
 
@@ -177,8 +179,8 @@ def _window_view(window: Window) -> dict[str, Any]:
     }
 
 
-def _error_view(error: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What was stored, completed from the catalogue."""
+def error_view(error: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What was stored of an error, completed from the catalogue."""
     if error is None:
         return None
     entry = entry_of(str(error.get("code")))
@@ -208,6 +210,8 @@ def _effective_batch_size(spec: Mapping[str, Any]) -> int | None:
 def _links(job: JobRecord) -> dict[str, str]:
     path = job_path(job.id)
     links = {name: f"{path}/{name}" for name in ("attempts", "events", "logs", "metrics", "artifacts", "clone")}
+    if job.spec.get("sweep"):
+        links |= {name: f"{path}/{name}" for name in ("sweep", "trials")}
     if not job.status.terminal:
         links["cancel"] = f"{path}/cancel"
     if is_resumable(job):

@@ -23,6 +23,8 @@ def explain_job(job: Json) -> dict[str, Any]:
     found: dict[str, Any] = {"job_id": job["id"], "status": job["status"], "where": [], "hint": None, "commands": []}
     describe = {"queued": _queued, "failed": _failed, "cancelled": _cancelled, "succeeded": _succeeded}
     found |= describe.get(job["status"], _active)(job)
+    if job.get("kind") == "sweep" and job["status"] != "queued":
+        found["commands"] = [f"astraml sweep show {job['id']}", *found["commands"]]
     found |= {name: printable(found[name]) for name in ("summary", "hint") if found[name]}
     return found
 

@@ -10,7 +10,7 @@ from astraml_ray.cli.flags import set_option
 from astraml_ray.cli.following import conclude_job, new_key, outcome_options
 from astraml_ray.cli.service import Service, job_argument, service_verb
 
-__all__ = ["clone", "resume"]
+__all__ = ["changes_of", "clone", "resume"]
 
 
 @click.command()
@@ -40,13 +40,13 @@ def clone(
     \b
     astraml clone JOB --set hyperparams.lr=1e-5 --set resources.gpus=0
     """
-    changes = _changes(settings)
+    changes = changes_of(settings)
     job_id = service.job_id(job)
     made = service.client.clone(job_id, changes, idempotency_key=new_key(service, idempotency_key))
     return conclude_job(made, service, waits=waits, follow=follow)
 
 
-def _changes(settings: tuple[str, ...]) -> dict[str, Any]:
+def changes_of(settings: tuple[str, ...]) -> dict[str, Any]:
     """--set by dotted path; values are YAML, as for `submit`."""
     from astraml_ray.spec.loading import parse_document
 

@@ -92,7 +92,11 @@ def _why(job: Json) -> str:
 
 
 def _progress_words(progress: Json) -> str:
-    words = [f"{progress['fraction']:.0%}", f"step {progress['step']}/{progress['total_steps']}"]
+    words = [f"{progress['fraction']:.0%}"]
+    if (trials := progress.get("trials")) is not None:
+        words.append(f"{trials['ended']} of {trials['planned'] or '?'} trials")
+    else:
+        words.append(f"step {progress['step']}/{progress['total_steps']}")
     if progress["epoch"] is not None and progress["epochs"] is not None:
         words.append(f"epoch {progress['epoch']:.2f}/{progress['epochs']:g}")
     words.append(eta(progress["eta_s"]))

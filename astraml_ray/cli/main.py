@@ -28,6 +28,7 @@ _SECTIONS = {
         "cancel": Verb(f"{_HERE}.jobs:cancel", "Stop a job."),
         "resume": Verb(f"{_HERE}.again:resume", "Go on with a failed or cancelled job, as a new one."),
         "clone": Verb(f"{_HERE}.again:clone", "Submit a job's spec again, with changes."),
+        "sweep": Verb(f"{_HERE}.sweep:sweep", "See what a sweep found, and train with it."),
         "schedule": Verb(f"{_HERE}.schedule:schedule", "See and change schedules."),
         "webhook": Verb(f"{_HERE}.webhook:webhook", "Tell a server, or a Slack channel, what happens in a project."),
         "download": Verb(f"{_HERE}.download:download", "Download a job's model, or other files of its run."),

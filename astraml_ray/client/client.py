@@ -17,6 +17,7 @@ from astraml_ray.client.policies import Policies
 from astraml_ray.client.projects import Projects
 from astraml_ray.client.schedules import Schedules
 from astraml_ray.client.secrets import Secrets
+from astraml_ray.client.sweeps import Sweeps
 from astraml_ray.client.tokens import Tokens
 from astraml_ray.client.transport import Transport
 from astraml_ray.client.waiting import wait_for_end
@@ -318,6 +319,11 @@ class Client:
     def schedules(self) -> Schedules:
         """Jobs that are made again and again."""
         return Schedules(self._transport)
+
+    @property
+    def sweeps(self) -> Sweeps:
+        """How sweeps go, their trials, and jobs of a trial's parameters."""
+        return Sweeps(self._transport)
 
     @property
     def secrets(self) -> Secrets:

@@ -35,6 +35,10 @@ class Demand:
     cpus: float
     gpus: float
 
+    def times(self, trials: int) -> Demand:
+        """Of so many at once."""
+        return Demand(self.cpus * trials, self.gpus * trials)
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -65,7 +69,17 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A queued job. `not_before`: it was tried and waits until then; `project_id`: whose quota counts."""
+    """A queued job.
+
+    Attributes:
+        job_id: The job.
+        resources: Of it, or of each of its trials.
+        priority: Greater goes first.
+        queued_at: Seconds since the epoch.
+        not_before: It was tried, and waits until then.
+        project_id: Whose quota counts.
+        trials: How many trials it may have at once; 1 for a job that is no sweep.
+    """
 
     job_id: str
     resources: Resources
@@ -73,14 +87,16 @@ class Waiting:
     queued_at: float
     not_before: float | None = None
     project_id: str = "default"
+    trials: int = 1
 
 
 @dataclass(frozen=True)
 class Start:
-    """The job starts now."""
+    """The job starts now; a sweep with so many trials at once, each with that placement."""
 
     job_id: str
     placement: Placement
+    trials: int = 1
 
 
 @dataclass(frozen=True)
@@ -116,9 +132,15 @@ def admit(
     """
     decisions: list[Start | Hold] = []
     room = _Room(capacity, allowances or Allowances(), now)
-    for ahead, job in enumerate(sorted(queue, key=lambda w: (-w.priority, w.queued_at, w.job_id))):
+    ordered = sorted(queue, key=lambda w: (-w.priority, w.queued_at, w.job_id))
+    for ahead, job in enumerate(ordered):
         decision, room = _decide(job, ahead, room)
         decisions.append(decision)
+    # A sweep needs room for one trial; for more of them it gets what nobody else is waiting for.
+    for turn, job in enumerate(ordered):
+        decision = decisions[turn]
+        if isinstance(decision, Start) and job.trials > 1:
+            decisions[turn], room = _widened(job, decision, room)
     return decisions
 
 
@@ -152,6 +174,11 @@ class _Room:
         left = self.allowances.less(job.project_id, demand.gpus)
         return replace(self, capacity=self.capacity.less(demand), allowances=left)
 
+    def without(self, job: Waiting, demand: Demand) -> _Room:
+        """What there would be if the job had not started."""
+        left = self.allowances.less(job.project_id, -demand.gpus, jobs=-1)
+        return replace(self, capacity=self.capacity.less(demand.times(-1)), allowances=left)
+
 
 def _decide(job: Waiting, ahead: int, room: _Room) -> tuple[Start | Hold, _Room]:
     """What becomes of one job, and what that leaves for those after it."""
@@ -180,6 +207,19 @@ def _decide(job: Waiting, ahead: int, room: _Room) -> tuple[Start | Hold, _Room]
     if room.reserved is None and not fits and is_late:
         room = replace(room, reserved=(job.job_id, demand))
     return hold, room
+
+
+def _widened(job: Waiting, start: Start, room: _Room) -> tuple[Start, _Room]:
+    """A sweep that starts, with as many trials at once as it wants and there is room for now."""
+    demand = demand_of(start.placement, room.capacity.cpus)
+    room = room.without(job, demand)
+    trials = 1
+    while trials < job.trials:
+        more = demand.times(trials + 1)
+        if not room.takes(job, more) or _takes_from(room.reserved, more, room.capacity):
+            break
+        trials += 1
+    return replace(start, trials=trials), room.less(job, demand.times(trials))
 
 
 def _place(resources: Resources, capacity: Capacity) -> Placement:

@@ -85,10 +85,10 @@ class Allowances:
             default=Verdict("admit"),
         )
 
-    def less(self, project_id: str, gpus: float) -> Allowances:
-        """What is left when a job has started."""
+    def less(self, project_id: str, gpus: float, *, jobs: int = 1) -> Allowances:
+        """What is left when a job has started; of less than nothing, what is left when it had not."""
         taken = {
-            scope: replace(use, gpus=use.gpus + gpus, jobs=use.jobs + 1)
+            scope: replace(use, gpus=use.gpus + gpus, jobs=use.jobs + jobs)
             for scope in (project_id, ORGANISATION)
             if (use := self.usage.get(scope)) is not None
         }

@@ -19,7 +19,7 @@ _MAX_EVENTS = 1_000
 
 
 class Outbox:
-    """Gathers metrics into windows, and log lines, events and the newest progress into reports.
+    """Gathers metrics into windows, and log lines, events, trials and the newest progress into reports.
 
     A report stays the same until it is acknowledged, so that the controller can tell a repeat by its number.
     """
@@ -29,6 +29,7 @@ class Outbox:
         self._windows: dict[str, dict[int, Window]] = {}
         self._lines: list[tuple[str, dict[str, Any]]] = []
         self._events: list[dict[str, Any]] = []
+        self._trials: dict[str, dict[str, Any]] = {}
         self._state: dict[str, Any] = {}
         self._pending: dict[str, Any] | None = None
         self._seq = 0
@@ -61,6 +62,11 @@ class Outbox:
             self._events.append({"type": kind, "message": message, "data": dict(data or {}), "at": at})
             del self._events[:-_MAX_EVENTS]
 
+    def add_trial(self, trial: Mapping[str, Any]) -> None:
+        """Takes what is new of a sweep's trial: of each only the newest matters."""
+        with self._lock:
+            self._trials[str(trial["trial_id"])] = dict(trial)
+
     def set_state(self, **fields: Any) -> None:
         """Takes what only the newest value matters of: `status`, `progress`, `run_path`, `warnings`, `end` …"""
         with self._lock:
@@ -77,8 +83,9 @@ class Outbox:
                     "windows": {name: [asdict(w) for w in of.values()] for name, of in self._windows.items()},
                     "lines": self._lines,
                     "events": self._hidden(self._events),
+                    "trials": self._hidden(list(self._trials.values())),
                 }
-                self._windows, self._lines, self._events, self._state = {}, [], [], {}
+                self._windows, self._lines, self._events, self._trials, self._state = {}, [], [], {}, {}
             return self._pending
 
     def _hidden(self, data: Any) -> Any:
@@ -94,4 +101,5 @@ class Outbox:
     def empty(self) -> bool:
         """Whether everything is acknowledged."""
         with self._lock:
-            return self._pending is None and not (self._windows or self._lines or self._events or self._state)
+            waiting = (self._windows, self._lines, self._events, self._trials, self._state)
+            return self._pending is None and not any(waiting)

@@ -30,18 +30,21 @@ __all__ = [
     "held_by_nobody",
     "stop_mode",
     "taken_by",
+    "trials_wanted",
 ]
 
 _NOW_GRACE_S = 9.0
 _KEEP_BEST_GRACE_S = 300.0
+_MOST_TRIALS = 1000
 
 
 @dataclass(frozen=True)
 class Admit:
-    """A queued job gets its share of the cluster."""
+    """A queued job gets its share of the cluster: the placement, for so many trials at once."""
 
     job: JobRecord
     placement: Placement
+    trials: int = 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def decide(
     for decision in admit(waiting, _free(cluster, active), now=now, allowances=allowances):
         job = by_id[decision.job_id]
         if isinstance(decision, Start):
-            actions.append(Admit(job, decision.placement))
+            actions.append(Admit(job, decision.placement, decision.trials))
         elif (wait := _wait(decision)) != job.wait:
             actions.append(Explain(job, wait))
     known = {job.id for job in active}
@@ -129,6 +132,13 @@ def stop_mode(job: JobRecord, now: float) -> str | None:
     if job.cancel_mode:
         return job.cancel_mode
     return "now" if deadline_passed(job, now) else None
+
+
+def trials_wanted(spec: Mapping[str, Any]) -> int:
+    """How many trials a job may have at once: as its sweep says, else all of them; 1 without a sweep."""
+    sweep = spec.get("sweep") or {}
+    bounds = [bound for bound in (sweep.get("max_concurrent"), sweep.get("trials")) if bound]
+    return min(bounds, default=_MOST_TRIALS if sweep else 1)
 
 
 def taken_by(job: JobRecord) -> Demand:
@@ -156,7 +166,8 @@ def _free(cluster: Capacity, active: Sequence[JobRecord]) -> Capacity:
 
 def _waiting(job: JobRecord) -> Waiting:
     resources = Resources.model_validate_json(json.dumps(job.spec["resources"]))
-    return Waiting(job.id, resources, job.priority, job.queued_at, job.not_before, job.project_id)
+    trials = trials_wanted(job.spec)
+    return Waiting(job.id, resources, job.priority, job.queued_at, job.not_before, job.project_id, trials)
 
 
 def _wait(hold: Hold) -> dict[str, Any]:

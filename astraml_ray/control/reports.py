@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from astraml_ray.control.reconciliation import deadline_message, deadline_passed, stop_mode
+from astraml_ray.control.trials import store_sweep, store_sweep_result, store_trials
 from astraml_ray.control.watching import tell_of_report
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.attempts import amend_attempt, begin_attempt, end_attempt, list_attempts
@@ -28,8 +29,8 @@ def begin_run(store: Store, lease: Lease, job_id: str, runner: str, *, now: floa
     """Makes a runner's incarnation the one whose reports count.
 
     Returns:
-        The order: `spec`, `run_path`, `parent_run_path`, the failures so far, and how many attempts there were; or
-        `abandon` if there is nothing to run.
+        The order: `spec`, `run_path`, `parent_run_path`, the failures so far, how many attempts there were, and how
+        many trials of a sweep it has room for at once; or `abandon` if there is nothing to run.
     """
     with store.write(lease) as conn:
         job = find_job(conn, job_id)
@@ -49,6 +50,7 @@ def begin_run(store: Store, lease: Lease, job_id: str, runner: str, *, now: floa
             "parent_run_path": parent.run_path if parent else None,
             "attempts": job.attempt,
             "failures": [attempt.error for attempt in before if attempt.error],
+            "trials_at_once": (job.placement or {}).get("trials", 1),
         }
 
 
@@ -90,6 +92,9 @@ def _apply(conn: Connection, job: JobRecord, report: Mapping[str, Any], now: flo
     update_job(conn, job.id, runner_seq=report["seq"], heartbeat_at=now, **fields)
     for event in report["events"]:
         _apply_event(conn, job.id, event)
+    if (sweep := report.get("sweep")) is not None:
+        store_sweep(conn, job.id, sweep)
+    store_trials(conn, job, report.get("trials") or (), now=now)
     _append_lines(conn, job.id, report["lines"])
     if report["windows"]:
         windows = {name: [Window(**window) for window in of] for name, of in report["windows"].items()}
@@ -145,8 +150,11 @@ def _end(conn: Connection, job: JobRecord, end: Mapping[str, Any], now: float) -
             status, reason, message = JobStatus.FAILED, "deadline_exceeded", deadline_message(job.spec["limits"])
         else:
             reason, message = "interrupted", f"the runner was stopped from outside: {message}"
+    result = end.get("result")
+    if result:
+        result = store_sweep_result(conn, job, result, now=now)
     if job.attempt:
-        step = (end.get("result") or {}).get("steps") or (job.progress or {}).get("step")
+        step = (result or {}).get("steps") or (job.progress or {}).get("step")
         of_attempt = {"succeeded": "succeeded", "cancelled": "cancelled"}.get(status.value, "failed")
         end_attempt(conn, job.id, job.attempt, of_attempt, now=now, last_step=step, error=end.get("error"))
     change_status(
@@ -156,7 +164,7 @@ def _end(conn: Connection, job: JobRecord, end: Mapping[str, Any], now: float) -
         reason=reason,
         message=message,
         now=now,
-        result=end.get("result"),
+        result=result,
         error=end.get("error"),
         placement=None,
     )

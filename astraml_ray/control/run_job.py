@@ -128,9 +128,16 @@ class RunJob:
         return failures
 
     def _take_record(self, record: dict[str, Any]) -> None:
-        """A training record, or an event of the run."""
+        """A training record, or an event of the run or of a sweep's trial."""
         now = time.time()
+        if record.get("event") == "trial":
+            # The events of its start and end are made where it is known whether it has been told before.
+            self._outbox.add_trial(record["trial"])
+            self._outbox.set_state(status=JobStatus.RUNNING.value)
+            return
         if "event" in record:
+            if record["event"] == "sweep_started":
+                self._outbox.set_state(sweep=record["sweep"])
             data = {key: value for key, value in record.items() if key not in ("event", "message")}
             if "attempt" in data:
                 data["attempt"] += self._earlier

@@ -21,7 +21,7 @@ from astraml_ray.store.engine import Store
 from astraml_ray.store.jobs import JobRecord, find_job
 from astraml_ray.store.secrets import keys_in_use, list_uses
 
-__all__ = ["GRANT_S", "grant_to_runner", "grant_to_trial", "keys_for", "release_to_run"]
+__all__ = ["GRANT_S", "grant_to_dry_run", "grant_to_runner", "keys_for", "release_to_run"]
 
 GRANT_S = 900.0
 """A grant is used as soon as it is there; what it gave stays in its attempt's memory."""
@@ -55,7 +55,7 @@ def grant_to_runner(store: Store, key_file: Path, job_id: str, runner: str, atte
         return seal_grant(ring, SecretGrant(job_id, attempt, subject, _versions_of(conn, job), now + GRANT_S))
 
 
-def grant_to_trial(store: Store, key_file: Path | None, spec: JobSpec, subject: str, *, now: float) -> str | None:
+def grant_to_dry_run(store: Store, key_file: Path | None, spec: JobSpec, subject: str, *, now: float) -> str | None:
     """A grant for what a dry run needs: the dataset's credentials. None if the job names none.
 
     Raises:

@@ -16,6 +16,7 @@ from astraml_ray.store.pages import page_of_ids
 from astraml_ray.store.plain import plain_text
 from astraml_ray.store.records import JobRecord, NewJob, new_job_id
 from astraml_ray.store.tables import LIVE, events, job_labels, jobs
+from astraml_ray.store.trials import close_trials
 
 __all__ = [
     "JobRecord",
@@ -165,6 +166,8 @@ def change_status(
     values = {**_times(job, status, now), **_settable(fields), "status": status.value}
     values |= {"reason": reason, "message": message}
     changed = conn.execute(update(jobs).where(jobs.c.id == job_id).values(values).returning(jobs)).one()
+    if status.terminal:
+        close_trials(conn, job_id, reason=message or reason, now=now)
     data = {"before": job.status.value, "reason": reason, **(event_data or {})}
     seq = append_event(conn, job_id, f"job_{status.value}", now=now, message=message, data=data)
     return replace(JobRecord.from_row(changed, job.labels), event_seq=seq)

@@ -81,8 +81,8 @@ jobs = Table(
     Column("spec_digest", _Plain(64), nullable=False),
     Column("api_version", _Plain(16), nullable=False),
     Column("priority", Integer, nullable=False),
-    Column("parent_id", _Plain(64)),  # of a resumed or cloned job
-    Column("relation", _Plain(16)),  # "resume" | "clone"
+    Column("parent_id", _Plain(64)),  # of a resumed or cloned job, or one that trains with a trial's parameters
+    Column("relation", _Plain(16)),  # "resume" | "clone" | "retrain"
     Column("created_at", Float(53), nullable=False),
     Column("queued_at", Float(53), nullable=False),  # last time it entered the queue
     Column("not_before", Float(53)),  # backoff: stays queued until then

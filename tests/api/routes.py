@@ -31,6 +31,10 @@ EXPECTED: dict[Route, Permission | None] = {
     ("POST", "/v2.1/jobs/{job_id}/cancel"): Permission.JOB_CANCEL_ANY,  # for the job is another's
     ("POST", "/v2.1/jobs/{job_id}/clone"): Permission.JOB_SUBMIT,
     ("POST", "/v2.1/jobs/{job_id}/resume"): Permission.JOB_RESUME,
+    ("GET", "/v2.1/jobs/{job_id}/sweep"): Permission.JOB_READ,
+    ("GET", "/v2.1/jobs/{job_id}/trials"): Permission.JOB_READ,
+    ("GET", "/v2.1/jobs/{job_id}/trials/{trial_id}"): Permission.JOB_READ,
+    ("POST", "/v2.1/jobs/{job_id}/trials/{trial_id}:retrain"): Permission.JOB_SUBMIT,
     ("GET", "/v2.1/projects"): Permission.PROJECT_READ,
     ("POST", "/v2.1/projects"): Permission.PROJECT_CREATE,
     ("GET", "/v2.1/projects/{project_id}"): Permission.PROJECT_READ,
@@ -162,6 +166,7 @@ _VALUES = {
     "{project_id}": "p-demo",
     "{subject}": "someone",
     "{token_id}": "000000000000",
+    "{trial_id}": "t0000",
     "{version}": "0",
 }
 

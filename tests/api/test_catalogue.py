@@ -16,12 +16,12 @@ RELEASED = """
 access already_exists artifact_not_found body_too_large data deadline_exceeded error_code_not_found
 idempotency_key_in_flight idempotency_key_invalid idempotency_key_reused infrastructure inline_secret internal
 invalid_json invalid_parameter invalid_request invalid_spec invalid_transition job_not_found job_not_resumable
-job_terminal last_admin method_not_allowed model not_found not_ready numeric out_of_memory overloaded
+job_terminal last_admin method_not_allowed model not_a_sweep not_found not_ready numeric out_of_memory overloaded
 permission_denied policy_changed policy_invalid policy_unreadable policy_violation project_archived
 project_not_found queue_timeout quota_exceeded quota_exhausted range_not_satisfiable repeated_failure
 request_timeout resources route_not_found schedule_not_found secret_grant secret_invalid secret_key
 secret_not_found stale_lease stopped storage store store_busy store_unavailable target_not_allowed
-too_many_failures unauthenticated unsupported_media_type validation_timeout wait_timeout
+too_many_failures trial_not_found unauthenticated unsupported_media_type validation_timeout wait_timeout
 """
 """Programs and pages point to these: they stay."""
 

@@ -21,13 +21,16 @@ from schemathesis.config import GenerationConfig, ProjectConfig, ProjectsConfig,
 
 from astraml_ray.access.issuing import ensure_admin_token
 from astraml_ray.api.app import ApiLimits, Services, build_app
+from astraml_ray.control.trials import store_sweep, store_trials
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.attempts import begin_attempt, end_attempt
 from astraml_ray.store.engine import open_store
+from astraml_ray.store.jobs import get_job, update_job
 from astraml_ray.store.leases import acquire_lease
 from tests.api.conftest import REFERENCE, Api, FakeValidator
 from tests.api.test_artifacts import fill
 from tests.api.test_records import START, add_lines, add_metrics, line
+from tests.sweeps import SWEEP, told_trials
 
 load_all_checks()
 CHECKS = [
@@ -46,7 +49,7 @@ CHECKS = [
 def make_jobs(api: Api, folder: Path) -> list[str]:
     """A job in each state, one of them with everything that a job can have."""
     fill(folder / "run")
-    full, running, queued, cancelled = (api.new_job() for _ in range(4))
+    full, running, queued, cancelled, swept = (api.new_job() for _ in range(5))
     api.move(running, JobStatus.STARTING, JobStatus.RUNNING)
     api.move(cancelled, JobStatus.CANCELLED)
     api.move(full, JobStatus.STARTING, JobStatus.RUNNING)
@@ -66,7 +69,12 @@ def make_jobs(api: Api, folder: Path) -> list[str]:
         result={"steps": 9, "best_step": 6, "metrics": {}},
     )
     api.move(queued, wait={"message": "needs 1 GPU; the cluster has 0", "would_start_with": {"resources.gpus": 0}})
-    return [full, running, queued, cancelled]
+    with api.store.write() as conn:
+        job = get_job(conn, swept)
+        update_job(conn, swept, spec={**job.spec, "sweep": {"parameters": {"hyperparams.lr": {"choice": [1e-4]}}}})
+        store_sweep(conn, swept, SWEEP)
+        store_trials(conn, job, told_trials(9, running=1), now=START)
+    return [full, running, queued, cancelled, swept]
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +125,7 @@ def test_every_answer_is_documented(
         def check(case: schemathesis.Case) -> None:
             # Most are of jobs and projects that there are.
             there = {"job_id": world[1][(turn := next(turns)) % len(world[1])], "project_id": "p-demo"}
+            there["trial_id"] = f"t{turn % 9:04}"
             for name in there if turn % 6 else ():
                 if name in (case.path_parameters or {}):
                     case.path_parameters[name] = there[name]

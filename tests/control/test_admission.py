@@ -20,9 +20,15 @@ def capacity(
 
 
 def job(
-    name: str, *, priority: int = 0, queued_at: float = 0.0, not_before: float | None = None, **asked: Any
+    name: str,
+    *,
+    priority: int = 0,
+    queued_at: float = 0.0,
+    not_before: float | None = None,
+    trials: int = 1,
+    **asked: Any,
 ) -> Waiting:
-    return Waiting(name, Resources(**{"gpus": 0, **asked}), priority, queued_at, not_before)
+    return Waiting(name, Resources(**{"gpus": 0, **asked}), priority, queued_at, not_before, trials=trials)
 
 
 def started(decisions: list[Start | Hold]) -> list[str]:
@@ -89,6 +95,27 @@ def test_a_reservation_holds_only_what_is_lacking() -> None:
     assert started(admit([big, on_gpu], capacity(64, 4, free_gpus=1), now=700.0)) == []
 
 
+def trials_at_once(decisions: list[Start | Hold]) -> dict[str, int]:
+    return {decision.job_id: decision.trials for decision in decisions if isinstance(decision, Start)}
+
+
+def test_a_sweep_has_as_many_trials_at_once_as_there_is_room_for() -> None:
+    """Each takes a CPU for its worker, and one for its data."""
+    assert trials_at_once(admit([job("s", trials=3)], capacity(16), now=0.0)) == {"s": 3}
+    assert trials_at_once(admit([job("s", trials=100)], capacity(16), now=0.0)) == {"s": 8}
+    assert trials_at_once(admit([job("s", gpus=2, trials=100)], capacity(64, 8, free_gpus=7), now=0.0)) == {"s": 3}
+    assert trials_at_once(admit([job("s", trials=100)], capacity(2), now=0.0)) == {"s": 1}
+
+
+def test_a_sweep_leaves_the_others_of_the_queue_what_they_need() -> None:
+    queue = [job("s", priority=9, trials=100), job("a", queued_at=1.0), job("t", queued_at=2.0, trials=100)]
+    assert trials_at_once(admit(queue, capacity(16), now=10.0)) == {"s": 6, "a": 1, "t": 1}
+    # And what is held back for one that has waited long is not for more trials.
+    late = [job("big", gpus=4, queued_at=0.0), job("s", gpus=1, queued_at=5.0, trials=4)]
+    held = admit(late, capacity(64, 4, free_gpus=3), now=700.0)
+    assert trials_at_once(held) == {}
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_what_starts_together_fits_together(seed: int) -> None:
     rng = random.Random(seed)
@@ -96,7 +123,7 @@ def test_what_starts_together_fits_together(seed: int) -> None:
     queue = [_random_job(rng, i) for i in range(rng.randint(1, 20))]
     decisions = admit(queue, cluster, now=6000.0)
     assert sorted(d.job_id for d in decisions) == sorted(w.job_id for w in queue)
-    demands = [demand_of(d.placement, cluster.cpus) for d in decisions if isinstance(d, Start)]
+    demands = [demand_of(d.placement, cluster.cpus).times(d.trials) for d in decisions if isinstance(d, Start)]
     assert sum(d.cpus for d in demands) <= cluster.cpus + 1e-6
     assert sum(d.gpus for d in demands) <= cluster.gpus
     for decision in decisions:
@@ -106,7 +133,8 @@ def test_what_starts_together_fits_together(seed: int) -> None:
 
 def _random_job(rng: random.Random, index: int) -> Waiting:
     asked: dict[str, Any] = {"gpus": rng.choice([1, 2, 4])} if rng.random() < 0.4 else {"workers": rng.randint(1, 6)}
-    return job(f"j{index}", priority=rng.randint(-1, 1), queued_at=rng.uniform(0, 5000), **asked)
+    trials = rng.choice([1, 1, 3, 100])
+    return job(f"j{index}", priority=rng.randint(-1, 1), queued_at=rng.uniform(0, 5000), trials=trials, **asked)
 
 
 def _the_alternative_would_start(hold: Hold, queue: list[Waiting], cluster: Capacity) -> None:

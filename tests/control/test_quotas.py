@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.access import GpuTime, gpu_time_since
 from astraml_ray.store.access_tables import ORGANISATION
 from astraml_ray.store.audit import Actor
+from astraml_ray.store.jobs import get_job, update_job
 from astraml_ray.store.projects import set_quota
 from tests.control.conftest import World
 from tests.control.test_controller import attempt_started, ended, run
@@ -54,6 +56,32 @@ def test_the_organisation_s_quota_is_over_all_projects() -> None:
     quotas = allowances(Quota(ORGANISATION, gpus_at_once=4), Quota("q", gpus_at_once=8), holders=(Holder("r", 2),))
     found = decided([job("a", "p", 1), job("b", "q", 2), job("c", "q", 0)], quotas)
     assert found == {"a": None, "b": "the organisation has 3 of its 4 GPUs at once; the job wants 2", "c": None}
+
+
+def test_a_sweeps_trials_count_as_gpus_and_as_one_job() -> None:
+    sweep = replace(job("s", "p", 2), trials=100)
+    allowed = allowances(Quota("p", gpus_at_once=7, jobs_at_once=2), holders=(Holder("p", 0),))
+    (start,) = admit([sweep], CLUSTER, now=NOW, allowances=allowed)
+    assert isinstance(start, Start)
+    assert start.trials == 3
+    both = admit([sweep, job("b", "p", 1, queued_at=NOW + 1)], CLUSTER, now=NOW, allowances=allowed)
+    assert [type(one) for one in both] == [Start, Hold]
+
+
+def test_a_sweep_is_charged_with_all_of_its_trials(world: World) -> None:
+    world.launcher.cluster = Capacity(cpus=16, gpus=4, free_cpus=16, free_gpus=4)
+    job_id = world.submit(resources={"gpus": 1})
+    with world.store.write() as conn:
+        update_job(conn, job_id, spec={**get_job(conn, job_id).spec, "sweep": {"max_concurrent": 3, "trials": 9}})
+    world.tick()
+    assert (world.job(job_id).placement or {})["trials"] == 3
+    assert world.controller.begin(job_id, "r1")["trials_at_once"] == 3
+    with world.store.read() as conn:
+        (time,) = gpu_time_since(conn, 0.0)
+    assert time.gpus == 3
+    other = world.submit(resources={"gpus": 2})
+    world.tick()
+    assert "1 of 4 are free" in (world.job(other).wait or {})["message"]
 
 
 def test_a_quota_that_was_lowered_below_a_job_leaves_it_waiting() -> None:

@@ -18,7 +18,7 @@ from astraml_ray.access.vault import delete_secret, put_secret
 from astraml_ray.control import secrets_rotation
 from astraml_ray.control.outbox import Outbox
 from astraml_ray.control.run_secrets import RunSecrets
-from astraml_ray.control.secrets import GRANT_S, grant_to_runner, grant_to_trial, keys_for, release_to_run
+from astraml_ray.control.secrets import GRANT_S, grant_to_dry_run, grant_to_runner, keys_for, release_to_run
 from astraml_ray.control.secrets_rotation import rotate_master_key
 from astraml_ray.errors import DataError
 from astraml_ray.installation import Installation
@@ -139,7 +139,7 @@ def test_a_deleted_secret_and_a_lost_key(world: World, key: Path, job_id: str) -
 
 def test_a_dry_run_is_given_the_credentials_alone(world: World, key: Path, job_id: str) -> None:
     spec = parse_spec({"model": "tiny-bert", **FIELDS})
-    text = grant_to_trial(world.store, key, spec, "ana", now=world.now)
+    text = grant_to_dry_run(world.store, key, spec, "ana", now=world.now)
     assert text is not None
     assert release(world, key, None, text, "s3", runner="") == S3
     for name, job in (("hf", None), ("s3", job_id)):
@@ -150,7 +150,7 @@ def test_a_dry_run_is_given_the_credentials_alone(world: World, key: Path, job_i
     assert (tried.actor, tried.scope, tried.target, tried.after) == ("ana", "p1", "s3", {"version": 1})
     assert uses(world) == []
     bare = parse_spec({"model": "tiny-bert", **FIELDS, "dataset": "s3://b/d"})
-    assert grant_to_trial(world.store, None, bare, "ana", now=world.now) is None
+    assert grant_to_dry_run(world.store, None, bare, "ana", now=world.now) is None
 
 
 # -- in the runner

@@ -9,15 +9,15 @@ from typing import TypeVar
 from astraml_ray.api.errors import OverloadedError, ValidationTimeoutError
 from astraml_ray.api.services import Services
 
-__all__ = ["TRIAL_CODES", "try_out"]
+__all__ = ["DRY_RUN_CODES", "dry_run"]
 
 _T = TypeVar("_T")
 
-TRIAL_CODES = ("data", "infrastructure", "secret_key", "storage", "validation_timeout")
+DRY_RUN_CODES = ("data", "infrastructure", "secret_key", "storage", "validation_timeout")
 """What looking at a dataset may be answered with."""
 
 
-async def try_out(services: Services, work: Callable[[], _T]) -> _T:
+async def dry_run(services: Services, work: Callable[[], _T]) -> _T:
     """Does the work in a thread, if there is a place.
 
     Raises:

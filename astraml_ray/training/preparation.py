@@ -70,8 +70,16 @@ class RunInputs:
         return self.manifest.splits["train"].total_rows
 
 
-def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None) -> tuple[RunInputs, list[Problem]]:
+def prepare(
+    spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None, manifest: Manifest | None = None
+) -> tuple[RunInputs, list[Problem]]:
     """Reads the bucket and the model's files, and resolves what the spec left open.
+
+    Args:
+        spec: The job.
+        settings: Of this process.
+        secrets: Gives the values of the secrets that the spec names.
+        manifest: Of the dataset, if it is known already.
 
     Returns:
         The inputs, and warnings about settings that cannot work.
@@ -85,7 +93,7 @@ def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None
     blueprint = find_blueprint(spec.model)
     config = load_config(blueprint)
     needs_label = {"auto": None, "text-classification": True}.get(spec.task, False)
-    manifest = build_manifest(
+    manifest = manifest or build_manifest(
         spec.dataset, needs_label=needs_label, cache=settings.cache, secret=dataset_secret(spec, secrets)
     )
     task: Any = "text-classification" if spec.task == "auto" and manifest.label else _task_of(spec.task, config)

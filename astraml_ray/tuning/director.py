@@ -83,7 +83,7 @@ class Director:
         self._tell = tell
         self._course_of = course_of
         self._document = dict(document)
-        self._concurrent = concurrent
+        self.concurrent = concurrent
         self._pruner = make_pruner(sweep, ledger.goal, evaluations)
         self._population = Population(sweep, ledger.goal) if sweep.scheduler == "pbt" else None
         self._courses: dict[int, Course] = {}
@@ -97,7 +97,7 @@ class Director:
 
     def next_trial(self) -> int | None:
         """The trial to start now, or to go on with after a restart; None if there is no room, or no more."""
-        if len(self._live) >= self._concurrent:
+        if len(self._live) >= self.concurrent:
             return None
         waiting = [t for t in self.ledger.trials if not t.ended and t.number not in self._live | self._paused]
         if waiting:
@@ -114,7 +114,7 @@ class Director:
 
     def next_paused(self) -> int | None:
         """The paused trial that is to go on now."""
-        if not self._paused or len(self._live) >= self._concurrent:
+        if not self._paused or len(self._live) >= self.concurrent:
             return None
         return min(self._paused, key=lambda n: (self.ledger.trials[n].step, n))
 
@@ -220,7 +220,7 @@ class Director:
         failed = [t for t in ended if t.status == "failed"]
         if not failed or len(failed) < len(ended):
             return None
-        if len(failed) < min(self._sweep.count, max(_FAILURES, self._concurrent)):
+        if len(failed) < min(self._sweep.count, max(_FAILURES, self.concurrent)):
             return None
         (code, _), *_ = Counter((t.error or {}).get("code") for t in failed).most_common(1)
         first = next(t for t in failed if (t.error or {}).get("code") == code)

@@ -83,9 +83,7 @@ class _Halving:
     def __init__(self, sweep: Sweep, goal: Goal, evaluations: int) -> None:
         self._sweep = sweep
         self._goal = goal
-        self._brackets: list[_Rungs] = [
-            _Rungs(sweep, first, evaluations) for first in _first_rungs(sweep, evaluations)
-        ]
+        self._brackets: list[_Rungs] = [_Rungs(sweep, first, evaluations) for first in _first_rungs(sweep, evaluations)]
 
     def decide(self, number: int, evaluation: int, value: float | None) -> Verdict:
         bracket = 0

@@ -55,7 +55,7 @@ def run(
         spec = build_spec(document, settings=settings, flags=given, source=file or "flags")
         return train_spec(spec, storage or process.storage, process)
 
-    conclude(work, output=output, show=_show)
+    conclude(work, output=output, show=lambda result: show_sweep(result) if "sweep" in result else _show(result))
 
 
 def train_spec(spec: JobSpec, storage: str, process: Settings) -> dict[str, Any]:
@@ -146,8 +146,6 @@ def _train(inputs: RunInputs, folder: RunFolder, process: Settings, stop: Stop) 
 
 
 def _show(result: dict[str, Any]) -> None:
-    if "sweep" in result:
-        return show_sweep(result)
     print(f"{result['status']}: {result['reason']} after {result['steps']} steps")
     for name, value in sorted(result["metrics"].items()):
         print(f"  {name:24} {value:.4f}")

@@ -96,4 +96,4 @@ def perturbed(found: Distribution, value: Any, kind: float, share: float) -> Any
 
 
 def _told(value: float | None) -> str:
-    return "nothing finite" if value is None else f"{value:.4g}"
+    return "nothing finite" if value is None else f"{value:.5g}"

@@ -94,8 +94,8 @@ class _Halving:
         stop, rung, asked = self._brackets[bracket].decide(number, evaluation, self._goal.reward(value))
         if not stop:
             return Verdict(rung=rung)
-        told = "nothing finite" if value is None else f"{value:.4g}"
-        wanted = f"{-asked if self._goal.lower else asked:.4g}"
+        told = "nothing finite" if value is None else f"{value:.5g}"
+        wanted = f"{-asked if self._goal.lower else asked:.5g}"
         name = self._sweep.scheduler
         return Verdict(True, rung, f"{name}_rung_{rung}: {told} is worse than the {wanted} that rung {rung} asks for")
 
@@ -150,16 +150,20 @@ class _Median:
             min_samples_required=_MIN_TRIALS,
         )
         self._trials: dict[int, Any] = {}
+        self._stopped: set[int] = set()
 
     def decide(self, number: int, evaluation: int, value: float | None) -> Verdict:
+        if number in self._stopped:
+            return Verdict()  # Tune's rule takes no more of it
         trial = self._trials.setdefault(number, _Standing(trial_id(number)))
         result = {"evaluation": evaluation, "reward": self._goal.reward(value)}
         if self._rule.on_trial_result(_NoOthers(), trial, result) != TrialScheduler.STOP:
             return Verdict()
+        self._stopped.add(number)
         means = [self._rule._running_mean(other, evaluation) for other in self._others(trial, evaluation)]
         median = float(np.median([mean for mean in means if np.isfinite(mean)]))
         best = self._rule._best_result(trial)
-        told, wanted = (f"{-v if self._goal.lower else v:.4g}" for v in (best, median))
+        told, wanted = (f"{-v if self._goal.lower else v:.5g}" for v in (best, median))
         return Verdict(True, None, f"median: its best, {told}, is worse than {wanted}, the median of the others so far")
 
     def _others(self, trial: Any, evaluation: int) -> Iterable[Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import torch
 
-from astraml_ray.errors import AstraError, DataError, RunStopped
+from astraml_ray.errors import AstraError, DataError, Problem, RunStopped
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import parse_spec

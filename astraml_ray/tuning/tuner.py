@@ -29,6 +29,8 @@ _ENVIRONMENT = {
     # Tune's own state is never read: the ledger is.
     "TUNE_GLOBAL_CHECKPOINT_S": "86400",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
+    # Its tables are for a terminal of its own; this leaves the older output, which can be turned off.
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
 _ENDLESS = 1_000_000
 _TEAM_CPUS = 0.01

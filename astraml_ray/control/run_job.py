@@ -25,6 +25,8 @@ from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.runner import Watcher, run_attempts, start_run
 from astraml_ray.training.stop import Stop
 from astraml_ray.training.timetable import Timetable
+from astraml_ray.tuning.director import SWEEP_FILE
+from astraml_ray.tuning.fork import continue_sweep
 from astraml_ray.tuning.sweep import begin_sweep, prepare_sweep, run_sweep
 
 __all__ = ["RunJob"]
@@ -102,6 +104,9 @@ class RunJob:
             total_steps=sweep.count, steps_per_epoch=1, epochs=sweep.count, eval_steps=1, patience=None
         )
         self._outbox.set_state(status=JobStatus.RUNNING.value, progress=self._progress.snapshot())
+        number = len(self._order["failures"]) + 1
+        message = "the sweep starts" if number == 1 else "the sweep goes on"
+        self._take_record({"event": "attempt_started", "message": message, "attempt": number, "step": 0, "divisor": 1})
         watcher = Watcher(self._take_record, self.stop, on_lines=self._take_attempt_lines)
         result = run_sweep(inputs, self._folder, watcher, load_settings(), local_cores=self._local_cores)
         return _end(_STATUS[result["status"]], result["reason"], None, result=result)
@@ -112,7 +117,8 @@ class RunJob:
         if self._folder.exists("inputs.json"):
             return self.secrets.given_to(load_inputs(self._folder, secrets=source))
         if self._order["parent_run_path"]:
-            continue_from(RunFolder(self._order["parent_run_path"]), self._folder)
+            parent = RunFolder(self._order["parent_run_path"])
+            (continue_sweep if parent.exists(SWEEP_FILE) else continue_from)(parent, self._folder)
             return self.secrets.given_to(load_inputs(self._folder, secrets=source))
         spec = parse_spec(self._order["spec"])
         prepared = prepare_sweep if spec.sweep is not None else prepare

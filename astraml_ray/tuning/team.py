@@ -25,9 +25,9 @@ _POLL_S = 0.2
 
 
 class _Team:
-    """Runs the attempts. An actor of its own: what is started inside a trial would be put into the trial's place,
+    """Runs the attempts, as an actor of its own.
 
-    which has no room for workers and data tasks.
+    What is started inside a trial's place would be put there too, and it has no room for workers and data tasks.
     """
 
     def __init__(self) -> None:

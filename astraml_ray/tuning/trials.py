@@ -20,8 +20,8 @@ from astraml_ray.training.timetable import Timetable
 __all__ = [
     "Goal",
     "check_preparation",
-    "evaluation_at",
     "evaluations_of",
+    "extremes",
     "goal_of",
     "trial_id",
     "trial_inputs",
@@ -131,11 +131,6 @@ def evaluations_of(spec: JobSpec, rows: int) -> int:
     """How many evaluations a whole run has."""
     timetable = Timetable.of(spec.hyperparams, rows)
     return math.ceil(timetable.total_steps / _every(spec, timetable))
-
-
-def evaluation_at(spec: JobSpec, rows: int, step: int) -> int:
-    """Which evaluation, from 1, the one at a step is: what rungs are counted in."""
-    return math.ceil(step / _every(spec, Timetable.of(spec.hyperparams, rows)))
 
 
 def extremes(sweep: Sweep) -> Iterator[dict[str, Any]]:

@@ -173,8 +173,7 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         self._director.started(_number_of(trial))
 
     def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-        error = trial.get_ray_actor_error() if hasattr(trial, "get_ray_actor_error") else None
-        error = error or trial.get_error() or RuntimeError("the trial's process died")
+        error = trial.get_pickled_error() or trial.get_error() or RuntimeError("the trial's process died")
         self._director.failed(_number_of(trial), classify(error).as_dict())
 
 

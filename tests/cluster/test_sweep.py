@@ -15,6 +15,9 @@ import safetensors.torch
 import torch
 import yaml
 
+from astraml_ray.control.outbox import Outbox
+from astraml_ray.control.run_job import RunJob
+from astraml_ray.control.run_secrets import RunSecrets
 from astraml_ray.errors import NumericError
 from astraml_ray.settings import apply_ray_environment, load_settings
 from astraml_ray.spec.loading import parse_document, parse_spec
@@ -97,9 +100,7 @@ def same_decisions(folder: Path, trials: list[dict[str, Any]]) -> None:
         verdict = pruner.decide(found.number, found.evaluation, found.value)
         if verdict.stop and found.evaluation < whole:
             stopped[found.number] = (verdict.rung, verdict.reason, found.step)
-    assert stopped == {
-        t["number"]: (t["rung"], t["reason"], t["step"]) for t in trials if t["status"] == "stopped"
-    }
+    assert stopped == {t["number"]: (t["rung"], t["reason"], t["step"]) for t in trials if t["status"] == "stopped"}
 
 
 def test_trials_are_stopped_with_a_reason_and_one_that_fails_is_told(
@@ -172,7 +173,9 @@ def test_weak_trials_go_on_with_the_weights_of_strong_ones(
     trials = {t["trial_id"]: t for t in result["sweep"]["trials"]}
     copied = [t for t in trials.values() if t["parent"]]
     assert copied
-    first = {event["trial"]["trial_id"]: event["trial"]["parameters"] for event in reversed(run.events) if "trial" in event}
+    first = {
+        event["trial"]["trial_id"]: event["trial"]["parameters"] for event in reversed(run.events) if "trial" in event
+    }
     for trial in copied:
         mark = json.loads((Path(trial["run_path"]) / "inherited.json").read_text())
         step = f"checkpoints/step-{min(_steps(trial)):09d}"
@@ -204,9 +207,58 @@ def test_trials_of_several_workers_fill_the_cluster_and_do_not_wait_for_each_oth
     run.begin({**document, "hyperparams": hyper, "resources": resources, "sweep": sweep})
     result = run.run(cores)
     assert_nothing_is_left()
-    assert [t["status"] for t in result["sweep"]["trials"]][0] == "succeeded"
+    assert result["sweep"]["trials"][0]["status"] == "succeeded"
     assert all(t["history"] for t in result["sweep"]["trials"])
     assert result["workers"] == 2
+
+
+def test_a_job_of_the_service_is_stopped_and_another_goes_on_with_it(
+    cores: int | None, document: dict[str, Any], tmp_path: Path
+) -> None:
+    """Through the door of the service; the second job finds what the first one's trials had done."""
+    sweep = {"parameters": {"hyperparams.lr": {"choice": [1e-3, 5e-3, 1e-2]}}, "scheduler": "none"}
+    spec = parse_spec({**document, "sweep": {**sweep, "max_concurrent": 1}})
+    first, parent = _job(spec.canonical(), tmp_path / "first", cores)
+    original = first._take_record
+
+    def take(record: dict[str, Any]) -> None:
+        original(record)
+        if record.get("event") == "trial" and record["trial"]["status"] == "succeeded":
+            first.stop.request("now")
+
+    first._take_record = take  # type: ignore[method-assign]
+    first.run()
+    end = parent.next_report()["end"]
+    assert (end["status"], end["reason"]) == ("cancelled", "cancelled")
+    assert "1 trials done" in end["message"]
+
+    second, outbox = _job(spec.canonical(), tmp_path / "second", cores, parent=tmp_path / "first")
+    second.run()
+    assert_nothing_is_left()
+    report = outbox.next_report()
+    assert (report["end"]["status"], report["end"]["reason"]) == ("succeeded", "completed")
+    assert report["progress"]["fraction"] == 1.0
+    told = [event for event in report["events"] if event["type"] == "trial"]
+    assert {event["data"]["trial"]["number"] for event in told} == {1, 2}
+    assert [event["data"]["sweep"]["trials"] for event in report["events"] if event["type"] == "sweep_started"] == [3]
+    assert "sweep/best" in report["windows"]
+    result = report["end"]["result"]
+    assert [t["status"] for t in result["sweep"]["trials"]] == ["succeeded"] * 3
+    assert Path(result["model_path"], "model.safetensors").exists()
+
+
+def _job(spec: dict[str, Any], folder: Path, cores: int | None, parent: Path | None = None) -> tuple[RunJob, Outbox]:
+    order = {
+        "spec": spec,
+        "stop": None,
+        "attempts": 0,
+        "failures": [],
+        "run_path": str(folder),
+        "parent_run_path": None if parent is None else str(parent),
+    }
+    outbox = Outbox()
+    secrets = RunSecrets(parse_spec(spec), "nobody", "none", lambda attempt, name: "")
+    return RunJob(order, local_cores=cores, outbox=outbox, secrets=secrets), outbox
 
 
 def test_a_sweep_of_failures_ends_early(cores: int | None, document: dict[str, Any], tmp_path: Path) -> None:

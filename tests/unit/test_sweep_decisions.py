@@ -92,7 +92,9 @@ def test_a_stopped_trial_says_at_which_rung_and_what_it_asked_for() -> None:
     assert [(v.stop, v.rung) for v in found] == [(False, 1), (True, 1), (False, 1), (False, 2), (True, 2)]
     assert found[1].reason == "asha_rung_1: 0.9 is worse than the 0.5 that rung 1 asks for"
     assert found[4].reason == "asha_rung_2: 0.45 is worse than the 0.3 that rung 2 asks for"
-    higher = decisions(sweep_of(reduction_factor=2), [(0, 1, 0.8), (1, 1, 0.7)], goal=Goal("validation/accuracy", False))
+    higher = decisions(
+        sweep_of(reduction_factor=2), [(0, 1, 0.8), (1, 1, 0.7)], goal=Goal("validation/accuracy", False)
+    )
     assert higher[1].reason == "asha_rung_1: 0.7 is worse than the 0.8 that rung 1 asks for"
     median = [(n, e, float(n)) for e in (1, 2) for n in range(5)]
     reasons = [v.reason for v in decisions(sweep_of(scheduler="median"), median) if v.stop]

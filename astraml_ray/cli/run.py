@@ -12,6 +12,7 @@ import click
 
 from astraml_ray.cli.flags import collect_flags, spec_options
 from astraml_ray.cli.outcome import conclude, stop_on_signals
+from astraml_ray.cli.sweep_run import new_sweep, show_sweep, sweep_on
 from astraml_ray.errors import Problem, RunStopped, SpecError
 from astraml_ray.settings import Settings, apply_ray_environment, load_settings
 from astraml_ray.spec.loading import build_spec, read_document
@@ -54,7 +55,7 @@ def run(
         spec = build_spec(document, settings=settings, flags=given, source=file or "flags")
         return train_spec(spec, storage or process.storage, process)
 
-    conclude(work, output=output, show=_show)
+    conclude(work, output=output, show=lambda result: show_sweep(result) if "sweep" in result else _show(result))
 
 
 def train_spec(spec: JobSpec, storage: str, process: Settings) -> dict[str, Any]:
@@ -67,10 +68,13 @@ def train_spec(spec: JobSpec, storage: str, process: Settings) -> dict[str, Any]
     from astraml_ray.training.run_folder import RunFolder
     from astraml_ray.training.runner import new_run_id
 
+    folder = RunFolder(join(storage, new_run_id(spec)))
+    if spec.sweep is not None:
+        return new_sweep(spec, folder, process, stop)
     inputs, warnings = prepare(spec, process)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return _train(inputs, RunFolder(join(storage, new_run_id(spec))), process, stop)
+    return _train(inputs, folder, process, stop)
 
 
 def resume_run(name: str, storage: str, process: Settings) -> dict[str, Any]:
@@ -85,7 +89,10 @@ def resume_run(name: str, storage: str, process: Settings) -> dict[str, Any]:
         print(f"run {folder.uri} is finished already", file=sys.stderr)
         result: dict[str, Any] = json.loads(folder.read("result.json"))
         return result
-    return _train(load_inputs(folder), folder, process, stop)
+    inputs = load_inputs(folder)
+    if inputs.spec.sweep is not None:
+        return sweep_on(inputs, folder, process, stop)
+    return _train(inputs, folder, process, stop)
 
 
 def find_run(name: str, storage: str) -> RunFolder:

@@ -25,6 +25,9 @@ from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.runner import Watcher, run_attempts, start_run
 from astraml_ray.training.stop import Stop
 from astraml_ray.training.timetable import Timetable
+from astraml_ray.tuning.director import SWEEP_FILE
+from astraml_ray.tuning.fork import continue_sweep
+from astraml_ray.tuning.sweep import begin_sweep, prepare_sweep, run_sweep
 
 __all__ = ["RunJob"]
 
@@ -81,6 +84,8 @@ class RunJob:
 
     def _train(self) -> dict[str, Any]:
         inputs = self._inputs()
+        if inputs.spec.sweep is not None:
+            return self._sweep(inputs)
         if self.stop.is_set() and not self._folder.exists("checkpoints"):
             raise RunStopped("cancelled before the training began")
         inputs, placement = start_run(inputs, self._folder, self._local_cores)
@@ -91,19 +96,40 @@ class RunJob:
         result = run_attempts(inputs, self._folder, placement, watcher, history=self._history())
         return _end(_STATUS[result["status"]], result["reason"], None, result=result)
 
+    def _sweep(self, inputs: RunInputs) -> dict[str, Any]:
+        """Runs the trials; the job's progress is that of the trials."""
+        sweep = inputs.spec.sweep
+        assert sweep is not None
+        self._progress = ProgressTracker(
+            total_steps=sweep.count, steps_per_epoch=1, epochs=sweep.count, eval_steps=1, patience=None
+        )
+        self._outbox.set_state(status=JobStatus.RUNNING.value, progress=self._progress.snapshot())
+        number = len(self._order["failures"]) + 1
+        message = "the sweep starts" if number == 1 else "the sweep goes on"
+        self._take_record({"event": "attempt_started", "message": message, "attempt": number, "step": 0, "divisor": 1})
+        watcher = Watcher(self._take_record, self.stop, on_lines=self._take_attempt_lines)
+        result = run_sweep(inputs, self._folder, watcher, load_settings(), local_cores=self._local_cores)
+        return _end(_STATUS[result["status"]], result["reason"], None, result=result)
+
     def _inputs(self) -> RunInputs:
         """Of this run's folder if it was begun, of the run that it goes on with, or made anew."""
         source = self.secrets.source
         if self._folder.exists("inputs.json"):
             return self.secrets.given_to(load_inputs(self._folder, secrets=source))
         if self._order["parent_run_path"]:
-            continue_from(RunFolder(self._order["parent_run_path"]), self._folder)
+            parent = RunFolder(self._order["parent_run_path"])
+            (continue_sweep if parent.exists(SWEEP_FILE) else continue_from)(parent, self._folder)
             return self.secrets.given_to(load_inputs(self._folder, secrets=source))
-        inputs, warnings = prepare(parse_spec(self._order["spec"]), load_settings(), secrets=source)
+        spec = parse_spec(self._order["spec"])
+        prepared = prepare_sweep if spec.sweep is not None else prepare
+        inputs, warnings = prepared(spec, load_settings(), secrets=source)
         self._outbox.set_state(warnings=[asdict(warning) for warning in warnings])
         for warning in warnings:
             _LOG.warning("%s", warning)
-        return self.secrets.given_to(inputs)
+        inputs = self.secrets.given_to(inputs)
+        if spec.sweep is not None:
+            begin_sweep(spec, inputs, self._folder)
+        return inputs
 
     def _history(self) -> list[AttemptFailure]:
         """The failures so far; one of a runner that died goes on from the checkpoint that is there now."""

@@ -13,6 +13,7 @@ from astraml_ray.spec.hyperparams import Hyperparams, IntervalText
 from astraml_ray.spec.model import ModelSpec, model_from_input
 from astraml_ray.spec.schedule import Schedule
 from astraml_ray.spec.secrets import Environment
+from astraml_ray.spec.sweep import Sweep
 
 __all__ = ["CheckpointPolicy", "JobSpec", "Limits", "Resources", "Schedule", "Task"]
 
@@ -98,6 +99,8 @@ class JobSpec(SpecModel):
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     limits: Limits = Limits()
     schedule: Schedule | None = None
+    sweep: Sweep | None = None
+    """Makes the job many trials, which differ in some fields."""
     env: Environment = Field(default={})
     """Variables of the training workers: `NAME: text`, or `NAME: {secret: SECRET}`."""
     labels: dict[LabelKey, LabelValue] = Field(default={}, max_length=64)

@@ -30,7 +30,7 @@ from astraml_ray.training.stop import STOP_CODES, Stop, StopMode
 from astraml_ray.training.timetable import Timetable
 from astraml_ray.training.worker import Assignment, split_reader, train_worker
 
-__all__ = ["Attempt", "Watcher"]
+__all__ = ["Attempt", "Watcher", "run_channel"]
 
 _LOG = logging.getLogger(__name__)
 _POLL_S = 0.2
@@ -93,7 +93,7 @@ class Attempt:
             AstraError: Why it failed.
         """
         try:
-            with _channel() as channel:
+            with run_channel() as channel:
                 return self._follow(channel)
         except ray.exceptions.RayError as error:
             why = f"Ray failed beside the workers: {type(error).__name__}"
@@ -185,8 +185,8 @@ class Attempt:
 
 
 @contextlib.contextmanager
-def _channel() -> Iterator[Any]:
-    """The attempt's channel: on this node, so that it lives as long as this process does, and no longer."""
+def run_channel() -> Iterator[Any]:
+    """A channel to this process: on this node, so that it lives as long as this process does, and no longer."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     channel = ray.remote(RunChannel).options(num_cpus=0, scheduling_strategy=here).remote()
     try:

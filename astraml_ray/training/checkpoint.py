@@ -18,6 +18,7 @@ from astraml_ray.training.early_stopping import Patience
 from astraml_ray.training.run_folder import RunFolder
 
 __all__ = [
+    "OPTIMIZER",
     "WEIGHTS",
     "CheckpointStore",
     "FolderCheckpoints",
@@ -33,7 +34,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 _MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
-_OPTIMIZER = "optimizer.pt"
+OPTIMIZER = "optimizer.pt"
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,13 @@ def snapshot(model: torch.nn.Module, optimizer: Any, scheduler: Any, scaler: Any
     state = {"optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict(), "scaler": scaler.state_dict()}
     torch.save(state, buffer)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in weights_of(model).items()}
-    return {WEIGHTS: safetensors.torch.save(tensors), _OPTIMIZER: buffer.getvalue()}
+    return {WEIGHTS: safetensors.torch.save(tensors), OPTIMIZER: buffer.getvalue()}
 
 
 def restore(files: dict[str, bytes], model: torch.nn.Module, optimizer: Any, scheduler: Any, scaler: Any) -> None:
     """Puts a snapshot back into live objects."""
     load_weights(files[WEIGHTS], model)
-    state = torch.load(io.BytesIO(files[_OPTIMIZER]), weights_only=True, map_location="cpu")
+    state = torch.load(io.BytesIO(files[OPTIMIZER]), weights_only=True, map_location="cpu")
     optimizer.load_state_dict(state["optimizer"])
     scheduler.load_state_dict(state["scheduler"])
     scaler.load_state_dict(state["scaler"])

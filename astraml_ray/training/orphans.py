@@ -20,12 +20,16 @@ __all__ = [
     "owned_by",
     "remove_groups",
     "remove_orphans",
+    "remove_own_groups",
     "wait_until",
     "worker_of",
 ]
 
 CONTROLLER_CLASS = "RunController"
 """The class of our runs' controllers; see fit.py. What others left is not ours to remove."""
+
+_OURS = frozenset({CONTROLLER_CLASS, "Runner"})
+"""Runners have the places of a sweep's trials."""
 
 _GLANCE_S = 0.05
 _TIMEOUT_S = 10.0
@@ -39,10 +43,17 @@ def remove_orphans() -> int:
     orphans = [
         group.placement_group_id
         for group in _groups()
-        if group.creator_actor_dead and getattr(_actor(group.creator_actor_id), "class_name", "") == CONTROLLER_CLASS
+        if group.creator_actor_dead and getattr(_actor(group.creator_actor_id), "class_name", "") in _OURS
     ]
     remove_groups(orphans)
     return len(orphans)
+
+
+def remove_own_groups() -> None:
+    """Removes the placement groups that this actor made before it was restarted; does nothing in a driver."""
+    me = ray.get_runtime_context().get_actor_id()
+    if me:
+        remove_groups(groups_of(bytes.fromhex(me)))
 
 
 def remove_groups(groups: Iterable[bytes]) -> None:

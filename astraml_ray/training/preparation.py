@@ -73,8 +73,16 @@ class RunInputs:
         return self.manifest.splits["train"].total_rows
 
 
-def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None) -> tuple[RunInputs, list[Problem]]:
+def prepare(
+    spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None, manifest: Manifest | None = None
+) -> tuple[RunInputs, list[Problem]]:
     """Reads the bucket and the model's files, and resolves what the spec left open.
+
+    Args:
+        spec: The job.
+        settings: Of this process.
+        secrets: Gives the values of the secrets that the spec names.
+        manifest: Of the dataset, if it is known already.
 
     Returns:
         The inputs, and warnings about settings that cannot work.
@@ -87,7 +95,9 @@ def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None
     require_source(spec, secrets)
     blueprint = find_blueprint(spec.model)
     config = load_config(blueprint)
-    manifest = build_manifest(spec.dataset, task=spec.task, cache=settings.cache, secret=dataset_secret(spec, secrets))
+    manifest = manifest or build_manifest(
+        spec.dataset, task=spec.task, cache=settings.cache, secret=dataset_secret(spec, secrets)
+    )
     task = _task_of(spec.task, manifest, config)
     _check_monitor(spec, task)
     check_for_task(spec, task)

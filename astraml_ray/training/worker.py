@@ -8,7 +8,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,21 @@ from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.tasks import objective_of
 from astraml_ray.training.timetable import Timetable
 
-__all__ = ["Assignment", "split_reader", "train_worker"]
+__all__ = [
+    "Assignment",
+    "ReaderOf",
+    "best_model",
+    "finish_model",
+    "fit_model",
+    "outcome_record",
+    "publish_model",
+    "split_reader",
+    "train_worker",
+]
 
 _LOG = logging.getLogger(__name__)
+ReaderOf = Callable[[RunInputs, str, int], BlockReader]
+"""From a run's inputs, a split and the number of workers to the reader of the split."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Assignment:
     divisor: int = 1
 
 
-def split_reader(inputs: RunInputs, split: str, world_size: int) -> BlockReader:
+def split_reader(inputs: RunInputs, split: str, world_size: int, *, shared: bool = False) -> BlockReader:
     """Reads a split: the training rows shuffled and augmented, the others as they are."""
     training = split == "train"
     return BlockReader(
@@ -104,7 +116,7 @@ def train_worker(config: dict[str, Any]) -> None:
                 if world.world_rank == 0:
                     world.barrier()  # the other workers have said all they had to say
                     if model is not None:
-                        result["weights_sha256"] = _publish(model, assignment.inputs, assignment.folder)
+                        result["weights_sha256"] = publish_model(model, assignment.inputs, assignment.folder)
         except BaseException as error:
             _LOG.exception("worker %d of %d failed", world.world_rank, world.world_size)
             failure = masked_error(error, masker)
@@ -128,32 +140,46 @@ def _tell_failure(channel: Any, world: World, error: BaseException) -> None:
 
 def _train(assignment: Assignment, world: World, reporter: Reporter) -> tuple[torch.nn.Module | None, dict[str, Any]]:
     """Trains, and scores the test set; returns the model, if it is to be published, and the outcome."""
-    inputs, folder, spec = assignment.inputs, assignment.folder, assignment.inputs.spec
-    torch.set_num_threads(assignment.threads)
-    if world.device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-
-    with memory_errors(lambda: "the model did not fit into memory", param="/model"):
-        model = build_model(spec.task, inputs.config, inputs.blueprint, seed=spec.seed).to(world.device)
-    objective = objective_of(
-        spec.task,
-        len(inputs.manifest.labels),
-        inputs.tokenizer.pad_token_id if inputs.tokenizer is not None else 0,
-        images=inputs.encoder if isinstance(inputs.encoder, ImageEncoder) else None,
-        augmentations=augmentations_of(spec.augmentation, spec.task),
-        smoothing=spec.hyperparams.label_smoothing,
+    timetable = Timetable.of(assignment.inputs.spec.hyperparams, assignment.inputs.train_rows)
+    model, outcome = fit_model(
+        assignment, world, reporter, batches=lambda position: _stream(position, assignment, timetable, world)
     )
-    checkpoints = FolderCheckpoints(folder, keep=spec.checkpoint.keep)
-    timetable = Timetable.of(spec.hyperparams, inputs.train_rows)
+    world.barrier()
+    if outcome.reason == "stopped" or assignment.stop_after is not None:
+        return None, outcome_record(outcome, timetable)
+    return finish_model(model, outcome, assignment, world, reporter)
+
+
+def fit_model(
+    assignment: Assignment,
+    world: World,
+    reporter: Reporter,
+    *,
+    batches: Callable[[Position], Iterator[MicroBatch]],
+    reader: ReaderOf = split_reader,
+) -> tuple[torch.nn.Module, Outcome]:
+    """Trains the model of a run from its newest checkpoint to its end.
+
+    Args:
+        assignment: What to train.
+        world: This worker's place.
+        reporter: Of this worker.
+        batches: This worker's micro-batches from a position on.
+        reader: Gives the reader of a split.
+
+    Returns:
+        The model as it is at the end, and how the run ended.
+    """
+    inputs, spec = assignment.inputs, assignment.inputs.spec
+    model = _new_model(assignment, world)
     outcome = train(
         model,
-        lambda position: _stream(position, assignment, timetable, world),
-        timetable=timetable,
+        batches,
+        timetable=Timetable.of(spec.hyperparams, inputs.train_rows),
         hyper=spec.hyperparams,
-        objective=objective,
-        validation=EvaluationRows(split_reader(inputs, "validation", world.world_size), world.world_rank),
-        checkpoints=checkpoints,
+        objective=_objective(inputs),
+        validation=EvaluationRows(reader(inputs, "validation", world.world_size), world.world_rank),
+        checkpoints=FolderCheckpoints(assignment.folder, keep=spec.checkpoint.keep),
         reporter=reporter,
         world=world,
         seed=spec.seed,
@@ -161,17 +187,67 @@ def _train(assignment: Assignment, world: World, reporter: Reporter) -> tuple[to
         stop_after=assignment.stop_after,
         divisor=assignment.divisor,
     )
-    world.barrier()
-    result = _result(outcome, timetable)
-    if outcome.reason == "stopped" or assignment.stop_after is not None:
-        return None, result
-    _load_best(model, outcome, assignment, checkpoints, world)
-    scores = _test(model, assignment, objective, world, reporter)
+    return model, outcome
+
+
+def finish_model(
+    model: torch.nn.Module, outcome: Outcome, assignment: Assignment, world: World, reporter: Reporter
+) -> tuple[torch.nn.Module | None, dict[str, Any]]:
+    """Puts the best weights into a trained model, and scores the test set.
+
+    Returns:
+        The model, None if the run was stopped meanwhile; and the outcome as a record.
+    """
+    inputs, spec = assignment.inputs, assignment.inputs.spec
+    result = outcome_record(outcome, Timetable.of(spec.hyperparams, inputs.train_rows))
+    _load_best(model, outcome, assignment, FolderCheckpoints(assignment.folder, keep=spec.checkpoint.keep), world)
+    scores = _test(model, assignment, _objective(inputs), world, reporter)
     if scores is None:
         return None, {**result, "reason": "stopped"}
     result["metrics"] |= scores
     reporter.report({"step": outcome.progress.step, "epoch": result["epochs"], **scores})
     return model, result
+
+
+def best_model(assignment: Assignment, world: World, reporter: Reporter) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The best model that a run's checkpoints hold, with the scores of the test set.
+
+    Raises:
+        StorageError: There is no whole checkpoint.
+    """
+    found = FolderCheckpoints(assignment.folder, keep=1).latest()
+    if found is None:
+        raise StorageError("there is no whole checkpoint", param=assignment.folder.uri)
+    progress, files = found
+    model = _new_model(assignment, world)
+    load_weights(files[WEIGHTS], model)
+    scored, record = finish_model(model, Outcome("stopped_keep_best", progress), assignment, world, reporter)
+    assert scored is not None, "nobody stops this"
+    return scored, record
+
+
+def _new_model(assignment: Assignment, world: World) -> torch.nn.Module:
+    """The model as it is before the first step, and this process set up for it."""
+    inputs, spec = assignment.inputs, assignment.inputs.spec
+    torch.set_num_threads(assignment.threads)
+    if world.device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    with memory_errors(lambda: "the model did not fit into memory", param="/model"):
+        model: torch.nn.Module = build_model(spec.task, inputs.config, inputs.blueprint, seed=spec.seed)
+        return model.to(world.device)
+
+
+def _objective(inputs: RunInputs) -> Objective:
+    spec = inputs.spec
+    return objective_of(
+        spec.task,
+        len(inputs.manifest.labels),
+        inputs.tokenizer.pad_token_id if inputs.tokenizer is not None else 0,
+        images=inputs.encoder if isinstance(inputs.encoder, ImageEncoder) else None,
+        augmentations=augmentations_of(spec.augmentation, spec.task),
+        smoothing=spec.hyperparams.label_smoothing,
+    )
 
 
 def _load_best(
@@ -225,7 +301,8 @@ def _files_of(checkpoints: FolderCheckpoints, step: int, folder: RunFolder) -> d
     return kept[1]
 
 
-def _result(outcome: Outcome, timetable: Timetable) -> dict[str, Any]:
+def outcome_record(outcome: Outcome, timetable: Timetable) -> dict[str, Any]:
+    """How a run ended, as plain data."""
     progress = outcome.progress
     metrics = {f"validation/{name}": value for name, value in progress.best_metrics.items()}
     if progress.train_loss is not None:
@@ -262,7 +339,7 @@ def _test(
     return None if metrics is None else {f"test/{name}": value for name, value in metrics.items()}
 
 
-def _publish(model: Any, inputs: RunInputs, folder: RunFolder) -> str:
+def publish_model(model: Any, inputs: RunInputs, folder: RunFolder) -> str:
     """Writes `model/`, as from_pretrained reads it; returns the SHA-256 of its weights."""
     with tempfile.TemporaryDirectory() as temporary:
         model.save_pretrained(temporary)

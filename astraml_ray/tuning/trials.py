@@ -1,0 +1,155 @@
+"""A trial's spec and inputs: the job's, with the trial's values in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from astraml_ray.errors import AstraError
+from astraml_ray.settings import Settings
+from astraml_ray.spec import JobSpec
+from astraml_ray.spec.hyperparams import EarlyStopping
+from astraml_ray.spec.loading import parse_spec
+from astraml_ray.spec.sweep import Sweep
+from astraml_ray.spec.sweep_checks import with_values
+from astraml_ray.training.preparation import RunInputs, prepare
+from astraml_ray.training.timetable import Timetable
+
+__all__ = [
+    "Goal",
+    "check_preparation",
+    "evaluations_of",
+    "extremes",
+    "goal_of",
+    "trial_id",
+    "trial_inputs",
+    "watching",
+]
+
+_NEVER = 10_000
+_PREPARED = ("max_length", "mask_probability", "dropout")
+"""Hyperparameters that the tokens or the model's configuration follow from."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What trials are compared by.
+
+    Attributes:
+        metric: As `validation/loss`.
+        lower: Whether lower is better.
+    """
+
+    metric: str
+    lower: bool
+
+    @property
+    def mode(self) -> str:
+        """`min` or `max`."""
+        return "min" if self.lower else "max"
+
+    def reward(self, value: float | None) -> float:
+        """Higher is better; a value that is not finite is worse than any other."""
+        if value is None or not math.isfinite(value):
+            return -1e300
+        return -value if self.lower else value
+
+
+def trial_id(number: int) -> str:
+    """The name of a trial, and of its folder."""
+    return f"t{number:04d}"
+
+
+def goal_of(spec: JobSpec) -> Goal:
+    """What the sweep of a spec compares by, every `auto` resolved."""
+    sweep, rule = _sweep(spec), spec.hyperparams.early_stopping or EarlyStopping()
+    metric = sweep.metric or rule.monitor
+    mode = rule.mode if sweep.metric is None and sweep.mode == "auto" else sweep.mode
+    return Goal(metric, EarlyStopping(monitor=metric, mode=mode).lower_is_better)
+
+
+def watching(spec: JobSpec, goal: Goal) -> JobSpec:
+    """A spec whose runs keep the best model by the goal, and are no sweep."""
+    rule: EarlyStopping | None = spec.hyperparams.early_stopping
+    wanted: dict[str, Any] = {"monitor": goal.metric, "mode": goal.mode}
+    if rule is None:
+        unchanged = goal == Goal("validation/loss", True)
+        rule = None if unchanged else EarlyStopping(patience=_NEVER, **wanted)
+    else:
+        rule = rule.model_copy(update=wanted)
+    hyper = spec.hyperparams.model_copy(update={"early_stopping": rule})
+    return spec.model_copy(update={"hyperparams": hyper, "sweep": None})
+
+
+def trial_inputs(
+    inputs: RunInputs, document: Mapping[str, Any], values: Mapping[str, Any], goal: Goal, settings: Settings
+) -> RunInputs:
+    """The inputs of a trial; what its values do not change is the sweep's.
+
+    Args:
+        inputs: Of the sweep.
+        document: The job as it was submitted, nothing resolved.
+        values: Of the trial: path -> value.
+        goal: Of the sweep.
+        settings: Of this process.
+
+    Raises:
+        AstraError: The values make no run; `check_preparation` finds that out beforehand.
+    """
+    plain = {key: value for key, value in document.items() if key != "sweep"}
+    spec, base = watching(parse_spec(with_values(plain, values)), goal), inputs.spec
+    if any(_prepares(path) for path in values):
+        same = spec.dataset == parse_spec(plain).dataset
+        inputs = prepare(spec, settings, secrets=inputs.secrets, manifest=inputs.manifest if same else None)[0]
+        spec = inputs.spec
+    else:
+        hyper = spec.hyperparams.model_copy(update={"max_length": base.hyperparams.max_length})
+        spec = spec.model_copy(update={"task": base.task, "hyperparams": hyper})
+    kept = {"resources": base.resources, "env": base.env}
+    return replace(inputs, spec=spec.model_copy(update=kept))
+
+
+def check_preparation(inputs: RunInputs, document: Mapping[str, Any], goal: Goal, settings: Settings) -> None:
+    """Prepares a trial for every value that needs a preparation of its own, and throws the result away.
+
+    Raises:
+        AstraError: One of them makes no run; its `param` is the parameter's.
+    """
+    for path, distribution in _sweep(inputs.spec).parameters.items():
+        for value in distribution.probes() if _prepares(path) else ():
+            try:
+                trial_inputs(inputs, document, {path: value}, goal, settings)
+            except AstraError as error:
+                error.message = f"with {path}={value!r}: {error.message}"
+                error.param = f"/sweep/parameters/{path}"
+                raise
+
+
+def evaluations_of(spec: JobSpec, rows: int) -> int:
+    """How many evaluations a whole run has."""
+    timetable = Timetable.of(spec.hyperparams, rows)
+    return math.ceil(timetable.total_steps / _every(spec, timetable))
+
+
+def extremes(sweep: Sweep) -> Iterator[dict[str, Any]]:
+    """Values one at a time, for what must hold for all trials."""
+    yield {}
+    for path, distribution in sweep.parameters.items():
+        for value in distribution.probes():
+            yield {path: value}
+
+
+def _every(spec: JobSpec, timetable: Timetable) -> int:
+    return spec.hyperparams.eval_interval().in_steps(timetable.steps_per_epoch)
+
+
+def _prepares(path: str) -> bool:
+    first, _, rest = path.partition(".")
+    return first in ("dataset", "model", "task") or (first == "hyperparams" and rest in ("", *_PREPARED))
+
+
+def _sweep(spec: JobSpec) -> Sweep:
+    assert spec.sweep is not None
+    return spec.sweep

@@ -28,7 +28,7 @@ from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import masked_error, masker_of, variables_of
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.timetable import Timetable
-from astraml_ray.training.worker import Assignment, fit_model, outcome_record
+from astraml_ray.training.worker import Assignment, fit_model, outcome_record, split_reader
 
 __all__ = ["Session", "Step", "past_records"]
 

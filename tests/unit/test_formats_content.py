@@ -79,6 +79,7 @@ def test_images_without_a_suffix(form: str, tmp_path: Path) -> None:
         (b"a,b\n1,2\n3,", "csv"),
         (b'a,b\n"x, y",2\n3,4\n', "csv"),
         (b"a\tb\n1\t2\n", "csv"),
+        (b'text;label\nhello world;a\n"x\ny, z";b\n"cut', "csv"),
         (b"Well, this is prose.\nIt has lines.\nSome, with commas.\n", None),
         (b"\xff\xfea\0", "utf-16"),
         (arrow(file=False), "arrow"),

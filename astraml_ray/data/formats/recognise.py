@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import zlib
 from collections.abc import Sequence
@@ -147,10 +149,16 @@ def _lines_of(head: bytes) -> str | None:
     if head[:1] == b"[" and head[1:].lstrip()[:1] in (b"{", b"]", b""):
         return "json"
     delimiter = delimiter_of(lines[0]) if len(lines) > 1 else None
-    # The last line may be cut off.
-    if delimiter and all(delimiter_of(line) == delimiter for line in lines[1:10][: len(lines) - 2 or 1]):
-        return "csv"
-    return None
+    return "csv" if delimiter and _is_table(head.decode(errors="replace"), delimiter) else None
+
+
+def _is_table(head: str, delimiter: str) -> bool:
+    """Whether all records have as many fields; the last may be cut off, if it is not the only one."""
+    try:
+        widths = [len(record) for record in csv.reader(io.StringIO(head, newline=""), delimiter=delimiter) if record]
+    except csv.Error:
+        return False
+    return len(widths) > 1 and len(set(widths[: max(2, len(widths) - 1)])) == 1
 
 
 def _is_object(line: bytes) -> bool:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from astraml_ray.data.encoding.encoder import Encoder
 from astraml_ray.data.encoding.schema import padding_rows
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest, Split
+from astraml_ray.data.partners import partners
 from astraml_ray.data.plan import Block, owned_by, permutation
 from astraml_ray.data.rows import read_rows
+from astraml_ray.data.sampling import Sampler
 from astraml_ray.spec.augmentation import Augmentation
 
-__all__ = ["BlockReader", "rows_in_order"]
+__all__ = ["BlockReader", "partner_rows", "rows_of_block"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class BlockReader:
         world_size: Workers that share each batch.
         augmentations: Of training rows.
         shuffle: False for validation and test.
+        sampler: Draws the training rows, where their classes are to be balanced or weighted.
     """
 
     manifest: Manifest
@@ -42,6 +47,7 @@ class BlockReader:
     world_size: int
     augmentations: tuple[Augmentation, ...] = ()
     shuffle: bool = True
+    sampler: Sampler | None = None
 
     def read(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
         """A worker's rows of a block, in order, as a table of the encoder's schema.
@@ -54,9 +60,11 @@ class BlockReader:
         positions = np.arange(block.start, block.start + block.rows, dtype=np.int64)
         mine = owned_by(positions, self.batch_size, world_rank, self.world_size) & (positions >= start_row)
         order = permutation(block, self.seed) if self.shuffle else np.arange(block.rows)
-        rows, positions = rows_in_order(self.manifest, self.split, block, order[mine]), positions[mine]
+        table, drawn = rows_of_block(self.manifest, self.split, block, self.sampler)
+        own, positions = drawn[order[mine]], positions[mine]
         keys = row_keys(self.seed, block.epoch, positions)
-        return self.encoder.encode(rows, positions, keys, self.augmentations)
+        others = partner_rows(table, own, keys, self.augmentations)
+        return self.encoder.encode(table.take(pa.array(own)), positions, keys, self.augmentations, others)
 
     def read_padded(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
         """As read, filled up with empty rows (position -1) to the length that every worker's part has."""
@@ -67,6 +75,36 @@ class BlockReader:
         return pa.concat_tables([table, padding_rows(self.encoder.schema, missing)]) if missing else table
 
 
-def rows_in_order(manifest: Manifest, split: Split, block: Block, order: npt.NDArray[np.int64]) -> pa.Table:
-    """Rows of a block, not yet augmented: those of `order`, which counts through the block's fragments."""
-    return pa.concat_tables([read_rows(manifest, split, f) for f in block.fragments]).take(pa.array(order))
+def rows_of_block(
+    manifest: Manifest, split: Split, block: Block, sampler: Sampler | None = None
+) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """The rows of a block's fragments, not yet augmented, and which of them the block has, before its permutation."""
+    fragments = list(dict.fromkeys(block.fragments))
+    tables = [read_rows(manifest, split, fragment) for fragment in fragments]
+    whole = pa.concat_tables(tables)
+    if sampler is None:
+        return whole, np.arange(block.rows, dtype=np.int64)
+    starts = dict(zip(fragments, np.cumsum([0, *(table.num_rows for table in tables)]).tolist(), strict=False))
+    names = pa.array(manifest.labels, pa.string())
+    classes = [pc.index_in(table["label"], names).to_numpy().astype(np.int64) for table in tables]
+    by_fragment = dict(zip(fragments, classes, strict=True))
+    drawn = [
+        starts[fragment] + sampler.drawn(block.epoch, fragment, visit, by_fragment[fragment])
+        for fragment, visit in zip(block.fragments, block.visits, strict=True)
+    ]
+    return whole, np.concatenate(drawn)
+
+
+def partner_rows(
+    table: pa.Table,
+    own: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.uint64],
+    augmentations: Sequence[Augmentation],
+) -> pa.Table | None:
+    """The rows that those of `own` are mixed with, where an augmentation asks for it."""
+    if not any(rule.partner for rule in augmentations):
+        return None
+    codes = table["label"].combine_chunks().dictionary_encode()
+    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
+    classes = codes.indices.to_numpy().astype(np.int64)
+    return table.take(pa.array(partners(own, keys, table.num_rows, classes)))

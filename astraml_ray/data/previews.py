@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from astraml_ray.data.augmentation import augment_texts
-from astraml_ray.data.blocks import rows_in_order
+from astraml_ray.data.blocks import rows_of_block
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.plan import epoch_blocks, permutation
@@ -54,7 +54,7 @@ def preview(
         order = permutation(block, seed)[: max(0, rows - block.start)]
         if not len(order):
             return
-        before = rows_in_order(manifest, split, block, order)["text"].to_pylist()
+        before = rows_of_block(manifest, split, block, order)["text"].to_pylist()
         positions = np.arange(block.start, block.start + len(order), dtype=np.int64)
         after = augment_texts(before, row_keys(seed, epoch, positions), augmentations, mask=mask)
         for position, old, new in zip(positions.tolist(), before, after, strict=True):

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from astraml_ray.data.columns import Target
 from astraml_ray.data.formats import Fragment
@@ -21,7 +23,7 @@ from astraml_ray.data.rows import hash_rows, read_columns
 __all__ = ["FragmentScan", "scan_fragments"]
 
 MAX_CLASSES = 10_000
-_VERSION = 2
+_VERSION = 3
 _THREADS = 8
 
 
@@ -34,12 +36,14 @@ class FragmentScan:
         low: Rows whose content hash is below the threshold.
         smallest: The smallest content hash.
         labels: Its classes; beyond 10,000 they are no longer kept.
+        counts: Rows of each class whose content hash is not below the threshold.
     """
 
     rows: int
     low: int
     smallest: int
     labels: tuple[str, ...]
+    counts: tuple[int, ...] = ()
 
 
 def scan_fragments(manifest: Manifest, fragments: Sequence[Fragment], cache: Path) -> list[FragmentScan]:
@@ -65,12 +69,13 @@ def scan_fragments(manifest: Manifest, fragments: Sequence[Fragment], cache: Pat
 def _scan(manifest: Manifest, fragment: Fragment) -> FragmentScan:
     table = read_columns(manifest, fragment)
     hashes = hash_rows(table)
-    labels = _classes(table, manifest.target)
+    labels = sorted(_classes(table, manifest.target))[: MAX_CLASSES + 1]
     return FragmentScan(
         rows=table.num_rows,
         low=int((hashes < np.uint64(manifest.threshold)).sum()),
         smallest=int(hashes.min()) if len(hashes) else 2**64 - 1,
-        labels=tuple(sorted(labels)[: MAX_CLASSES + 1]),
+        labels=tuple(labels),
+        counts=_count(table, hashes >= np.uint64(manifest.threshold), labels) if manifest.target == "class" else (),
     )
 
 
@@ -83,6 +88,11 @@ def _classes(table: pa.Table, target: Target | None) -> list[str]:
     return found
 
 
+def _count(table: pa.Table, kept: npt.NDArray[np.bool_], labels: list[str]) -> tuple[int, ...]:
+    places = pc.index_in(table["label"].filter(pa.array(kept)), pa.array(labels, pa.string())).drop_null()
+    return tuple(np.bincount(places.to_numpy(), minlength=len(labels)).tolist())
+
+
 def _cache_file(manifest: Manifest, source: int, cache: Path) -> Path:
     info = manifest.objects[source]
     key = [_VERSION, asdict(info), manifest.formats[source], manifest.columns, manifest.target, manifest.threshold]
@@ -92,7 +102,10 @@ def _cache_file(manifest: Manifest, source: int, cache: Path) -> Path:
 def _recall(path: Path, fragments: int) -> list[FragmentScan] | None:
     try:
         rows = json.loads(path.read_text())
-        scans = [FragmentScan(row["rows"], row["low"], row["smallest"], tuple(row["labels"])) for row in rows]
+        scans = [
+            FragmentScan(row["rows"], row["low"], row["smallest"], tuple(row["labels"]), tuple(row["counts"]))
+            for row in rows
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return scans if len(scans) == fragments else None

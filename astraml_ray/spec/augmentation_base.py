@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,5 +16,9 @@ Share = Annotated[float, Field(gt=0, le=1)]
 class BaseAugmentation(SpecModel):
     """An augmentation."""
 
+    keeps_words: ClassVar[bool] = False
+    """Whether each word keeps its place, and so its tag."""
+    partner: ClassVar[Literal["class"] | None] = None
+    """Which other row it takes, if any: one of the same class."""
     probability: Share = 1.0
     """Chance that a row is changed at all."""

@@ -11,6 +11,7 @@ from astraml_ray.spec.base import Duration, SpecModel
 from astraml_ray.spec.dataset import DatasetSpec, dataset_from_input
 from astraml_ray.spec.hyperparams import Hyperparams, IntervalText
 from astraml_ray.spec.model import ModelSpec, model_from_input
+from astraml_ray.spec.sampling import Sampling
 from astraml_ray.spec.schedule import Schedule
 from astraml_ray.spec.secrets import Environment
 
@@ -91,6 +92,9 @@ class JobSpec(SpecModel):
     hyperparams: Hyperparams = Hyperparams()
     augmentation: Augmentations = ()
     """Of the training rows: `light`, `medium` or `strong`, or a list."""
+    sampling: Sampling = "natural"
+    """How often the classes occur in training: `natural`, `balanced`, or `{weights: {CLASS: share}}`. An epoch keeps
+    its number of rows, and validation is untouched."""
     resources: Resources = Resources()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     limits: Limits = Limits()

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from astraml_ray.data.encoding.text import TextEncoder
+from astraml_ray.data.encoding.words import WordEncoder
 from astraml_ray.spec.augmentation import Augmentation
 
 __all__ = ["Encoder", "encoder_from_plain", "encoder_to_plain"]
@@ -29,6 +30,7 @@ class Encoder(Protocol):
         positions: npt.NDArray[np.int64],
         keys: npt.NDArray[np.uint64],
         augmentations: Sequence[Augmentation] = (),
+        others: pa.Table | None = None,
     ) -> pa.Table:
         """Encodes rows, a pure function of them and their keys.
 
@@ -37,13 +39,14 @@ class Encoder(Protocol):
             positions: Each row's position in the epoch.
             keys: Each row's key: all that is random follows from it.
             augmentations: Of training rows.
+            others: Each row's partner, where an augmentation takes one; see partners.
 
         Returns:
             As many rows, of `schema`.
         """
 
 
-_KINDS: dict[str, type[Any]] = {"text": TextEncoder}
+_KINDS: dict[str, type[Any]] = {"text": TextEncoder, "words": WordEncoder}
 
 
 def encoder_to_plain(encoder: Encoder) -> dict[str, Any]:

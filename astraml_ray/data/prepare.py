@@ -77,9 +77,7 @@ def objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[Object
     return {name: list_objects(uri, access) for name, uri in uris.items() if uri is not None}
 
 
-def _fill(
-    manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Path, *, count_classes: bool
-) -> Manifest:
+def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Path, *, count_classes: bool) -> Manifest:
     """Row counts, classes and the validation side."""
     everything = [f for split in fragments.values() for f in split]
     classes = manifest.target in ("class", "tags")
@@ -111,8 +109,8 @@ def _fill(
     for name, pairs in counted.items():
         splits.setdefault(name, Split(tuple(f for f, _ in pairs), tuple(s.rows for _, s in pairs)))
     if count_classes and manifest.target == "class":
-        classes = tuple(dict(zip(scan.labels, scan.counts, strict=True)) for scan in train)
-        splits["train"] = replace(splits["train"], classes=classes)
+        by_class = tuple(dict(zip(scan.labels, scan.counts, strict=True)) for scan in train)
+        splits["train"] = replace(splits["train"], classes=by_class)
     return replace(manifest, labels=labels, splits=splits)
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from astraml_ray.data.manifest import Split
+from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.plan import BLOCK_BYTES, Block, epoch_blocks
+from astraml_ray.spec.sampling import Sampling, shares_of
 
 __all__ = ["Sampler", "make_sampler"]
 
@@ -108,24 +110,26 @@ class Sampler:
         return fragments.tolist(), parts.tolist(), passes[fragments].tolist(), rows.tolist()
 
 
-def make_sampler(split: Split, classes: Sequence[str], shares: Sequence[float], *, seed: int) -> Sampler:
-    """The sampler of the training rows.
+def make_sampler(manifest: Manifest, sampling: Sampling, *, seed: int) -> Sampler | None:
+    """The sampler of a manifest's training rows; None where each row comes once per epoch.
 
     Args:
-        split: With the counts of classes.
-        classes: In the order of their ids.
-        shares: Of an epoch; together 1.
+        manifest: With the counts of classes.
+        sampling: From the spec.
         seed: Of the run.
     """
-    ids = {name: index for index, name in enumerate(classes)}
-    places: list[list[int]] = [[] for _ in classes]
-    counts: list[list[int]] = [[] for _ in classes]
+    if sampling == "natural":
+        return None
+    split, shares = manifest.splits["train"], shares_of(sampling, manifest.labels)
+    ids = {name: index for index, name in enumerate(manifest.labels)}
+    places: list[list[int]] = [[] for _ in ids]
+    counts: list[list[int]] = [[] for _ in ids]
     for fragment, found in enumerate(split.classes):
         for name, count in found.items():
             if count:
                 places[ids[name]].append(fragment)
                 counts[ids[name]].append(count)
-    # A class without training rows has only validation rows: its share goes to the others.
+    # A class whose rows were all split off for validation has none to draw: the others have its share.
     had = [share if found else 0.0 for share, found in zip(shares, counts, strict=True)]
     return Sampler(
         seed,
@@ -180,7 +184,7 @@ def _first(number: int, counts: Counts, offsets: npt.NDArray[np.float64]) -> Cou
     return found
 
 
-def _part(first: Counts | int, last: Counts | int, one: int, part: Counts | int, parts: Counts | int) -> tuple:
+def _part(first: Any, last: Any, one: int, part: Any, parts: Any) -> Any:
     """The draws of one visit out of those of all; the visits with one more begin elsewhere for each class."""
     turn, taken = (part + one) % parts, last - first
     return first + taken * turn // parts, first + taken * (turn + 1) // parts

@@ -20,6 +20,7 @@ import torch
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
+from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
 from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
@@ -81,6 +82,7 @@ def split_reader(inputs: RunInputs, split: str, world_size: int) -> BlockReader:
         world_size,
         augmentations_of(inputs.spec.augmentation, inputs.spec.task) if training else (),
         shuffle=training,
+        sampler=make_sampler(inputs.manifest, inputs.spec.sampling, seed=inputs.spec.seed) if training else None,
     )
 
 
@@ -134,7 +136,7 @@ def _train(assignment: Assignment, world: World, reporter: Reporter) -> tuple[to
 
     with memory_errors(lambda: "the model did not fit into memory", param="/model"):
         model = build_model(spec.task, inputs.config, inputs.blueprint, seed=spec.seed).to(world.device)
-    objective = objective_of(spec.task, len(inputs.manifest.labels), inputs.tokenizer.pad_token_id)
+    objective = objective_of(spec.task, inputs.manifest.labels, inputs.tokenizer.pad_token_id)
     checkpoints = FolderCheckpoints(folder, keep=spec.checkpoint.keep)
     timetable = Timetable.of(spec.hyperparams, inputs.train_rows)
     outcome = train(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from tokenizers import Encoding
+from tokenizers import Encoding, Tokenizer
 
 from astraml_ray.data.augmentation.draws import Lexicon, Means
 from astraml_ray.data.augmentation.texts import augment_words
@@ -18,7 +18,7 @@ from astraml_ray.data.encoding.schema import IGNORED
 from astraml_ray.data.encoding.sequences import SEQUENCES, sequence_table, tokenizer_of
 from astraml_ray.spec.augmentation import Augmentation
 
-__all__ = ["WordEncoder", "with_spaces"]
+__all__ = ["WordEncoder", "separate_words"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class WordEncoder:
     token (an empty one) and those beyond `max_length` are no targets.
 
     Attributes:
-        tokenizer: The tokenizer's JSON; see with_spaces.
+        tokenizer: The tokenizer's JSON; see separate_words.
         max_length: Tokens of a row at most, special tokens included; a longer one is cut off.
         tags: The tags, in the order of their ids.
         mask_token: What stands for a masked word; the unknown token where there is no mask.
@@ -81,14 +81,15 @@ def _labels(encoding: Encoding, tags: Sequence[int]) -> list[int]:
     return labels
 
 
-def with_spaces(tokenizer: str) -> str:
-    """A tokenizer's JSON, changed so that words given one by one are those of a text.
+def separate_words(tokenizer: Tokenizer) -> None:
+    """Changes a tokenizer so that words given one by one become the tokens that they are in a text.
 
     A byte-level one (GPT-2, RoBERTa) takes a space to be part of a word, so each word gets one.
     """
-    plain: dict[str, Any] = json.loads(tokenizer)
+    plain: dict[str, Any] = json.loads(tokenizer.to_str())
     before = plain.get("pre_tokenizer") or {}
-    for step in [before, *before.get("pretokenizers", [])]:
-        if step.get("type") == "ByteLevel":
+    byte_level = [s for s in [before, *before.get("pretokenizers", [])] if s.get("type") == "ByteLevel"]
+    if byte_level:
+        for step in byte_level:
             step["add_prefix_space"] = True
-    return json.dumps(plain)
+        tokenizer.pre_tokenizer = Tokenizer.from_str(json.dumps(plain)).pre_tokenizer

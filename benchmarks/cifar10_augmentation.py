@@ -89,7 +89,7 @@ class Arm:
         model = build_model(TASK, config, self.blueprint, seed=seed).to(device)
         objective = objective_of(
             TASK,
-            len(self.manifest.labels),
+            self.manifest.labels,
             images=encoder,
             augmentations=augmentations,
             smoothing=hyper.label_smoothing,

@@ -116,6 +116,7 @@ def _inspect_there(dataset: str, project: str, address: str | None, limit: int |
 @click.option("-n", "rows", type=click.IntRange(1, 10_000), default=16, show_default=True, help="Rows.")
 @click.option("--seed", type=int, default=None, help="Of the run. [the spec's, 0]")
 @click.option("--mask-token", default="[MASK]", show_default=True, help="Of the model's tokenizer.")
+@click.option("--unknown-token", default="[UNK]", show_default=True, help="Of the model's tokenizer.")
 @click.option("--html", default=None, metavar="FILE", help="Write a page of it, which needs no other file.")
 def preview(
     dataset: str | None,
@@ -126,6 +127,7 @@ def preview(
     rows: int,
     seed: int | None,
     mask_token: str,
+    unknown_token: str,
     html: str | None,
 ) -> None:
     """Show training texts before and after augmentation.
@@ -139,21 +141,34 @@ def preview(
     """
 
     def work() -> dict[str, Any]:
+        from astraml_ray.data.augmentation.draws import Means
+        from astraml_ray.data.augmentation.lexicons import read_lexicons
         from astraml_ray.data.prepare import build_manifest
         from astraml_ray.data.previews import preview as preview_rows
+        from astraml_ray.data.sampling import make_sampler
         from astraml_ray.settings import load_settings
         from astraml_ray.spec.augmentation import augmentations_of
+        from astraml_ray.spec.text_augmentation import MixTexts
 
         flags: dict[str, Any] = {} if augmentation is None else {"augmentation": read_augmentation(augmentation)}
         flags |= {} if seed is None else {"seed": seed}
         spec = _spec_of(dataset, file, settings, **flags)
+        sampled = spec.sampling != "natural"
         augmentations = augmentations_of(spec.augmentation, "text-classification")
         if not augmentations:
             problem = Problem("/augmentation", "there is none to show", "give --augmentation light, or a spec with one")
             raise SpecError([problem], source=file or "flags")
-        # The order of the rows does not depend on the labels, so they are not read.
-        manifest = build_manifest(spec.dataset, task="masked-lm", cache=load_settings().cache)
-        pairs = preview_rows(manifest, augmentations, seed=spec.seed, rows=rows, mask=mask_token)
+        # The order of the rows does not depend on the labels, so they are not read unless classes are asked for.
+        by_class = sampled or any(isinstance(rule, MixTexts) for rule in augmentations)
+        manifest = build_manifest(
+            spec.dataset,
+            task="text-classification" if by_class else "masked-lm",
+            cache=load_settings().cache,
+            count_classes=sampled,
+        )
+        means = Means(mask_token, unknown_token, read_lexicons(augmentations, manifest.access))
+        sampler = make_sampler(manifest, spec.sampling, seed=spec.seed)
+        pairs = preview_rows(manifest, augmentations, seed=spec.seed, rows=rows, means=means, sampler=sampler)
         found = {
             "epoch": 0,
             "seed": spec.seed,

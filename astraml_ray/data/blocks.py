@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from astraml_ray.data.encoding.encoder import Encoder
 from astraml_ray.data.encoding.schema import RowError, padding_rows
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.mixing import mixings_of, partners_of, with_partners
+from astraml_ray.data.partners import partners
 from astraml_ray.data.plan import Block, owned_by, permutation
 from astraml_ray.data.rows import read_rows, row_place
+from astraml_ray.data.sampling import Sampler
 from astraml_ray.errors import DataError
 from astraml_ray.spec.augmentation import Augmentation
+from astraml_ray.spec.text_augmentation import MixTexts
 
-__all__ = ["BlockReader", "rows_in_order"]
+__all__ = ["BlockReader", "partner_rows", "rows_of_block"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class BlockReader:
         world_size: Workers that share each batch.
         augmentations: Of training rows.
         shuffle: False for validation and test.
+        sampler: Draws the training rows, where their classes are to be balanced or weighted.
     """
 
     manifest: Manifest
@@ -44,6 +50,7 @@ class BlockReader:
     world_size: int
     augmentations: tuple[Augmentation, ...] = ()
     shuffle: bool = True
+    sampler: Sampler | None = None
 
     def read(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
         """A worker's rows of a block, in order, as a table of the encoder's schema.
@@ -56,18 +63,22 @@ class BlockReader:
         positions = np.arange(block.start, block.start + block.rows, dtype=np.int64)
         mine = owned_by(positions, self.batch_size, world_rank, self.world_size) & (positions >= start_row)
         order = permutation(block, self.seed) if self.shuffle else np.arange(block.rows)
+        table, drawn = rows_of_block(self.manifest, self.split, block, self.sampler)
+        order = drawn[order]
         own, positions = order[mine], positions[mine]
         keys = row_keys(self.seed, block.epoch, positions)
+        rows = table.take(pa.array(own))
         # A row may take part of another one of its block, whoever trains on that one.
-        partners = partners_of(keys, positions - block.start, block.rows, mixings_of(self.augmentations))
-        mixed = partners >= 0
-        rows = rows_in_order(self.manifest, self.split, block, np.concatenate([own, order[partners[mixed]]]))
+        places = partners_of(keys, positions - block.start, block.rows, mixings_of(self.augmentations))
+        mixed = places >= 0
         if mixed.any():
-            rows = with_partners(rows.slice(0, len(own)), rows.slice(len(own)), mixed)
+            rows = with_partners(rows, table.take(pa.array(order[places[mixed]])), mixed)
+        elif (others := partner_rows(table, own, keys, self.augmentations)) is not None:
+            rows = with_partners(rows, others, np.ones(len(own), bool))
         try:
             return self.encoder.encode(rows, positions, keys, self.augmentations)
         except RowError as error:
-            index = order[partners[error.row]] if error.partner else own[error.row]
+            index = order[places[error.row]] if error.partner else own[error.row]
             raise _unreadable(self.manifest, self.split, block, int(index), error.reason) from error
 
     def read_padded(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
@@ -79,14 +90,44 @@ class BlockReader:
         return pa.concat_tables([table, padding_rows(self.encoder.schema, missing)]) if missing else table
 
 
-def rows_in_order(manifest: Manifest, split: Split, block: Block, order: npt.NDArray[np.int64]) -> pa.Table:
-    """Rows of a block, not yet augmented: those of `order`, which counts through the block's fragments."""
-    return pa.concat_tables([read_rows(manifest, split, f) for f in block.fragments]).take(pa.array(order))
+def rows_of_block(
+    manifest: Manifest, split: Split, block: Block, sampler: Sampler | None = None
+) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """The rows of a block's fragments, not yet augmented, and which of them the block has, before its permutation."""
+    fragments = list(dict.fromkeys(block.fragments))
+    tables = [read_rows(manifest, split, fragment) for fragment in fragments]
+    whole = pa.concat_tables(tables)
+    if sampler is None:
+        return whole, np.arange(block.rows, dtype=np.int64)
+    starts = dict(zip(fragments, np.cumsum([0, *(table.num_rows for table in tables)]).tolist(), strict=False))
+    names = pa.array(manifest.labels, pa.string())
+    classes = [pc.index_in(table["label"], names).to_numpy().astype(np.int64) for table in tables]
+    by_fragment = dict(zip(fragments, classes, strict=True))
+    drawn = [
+        starts[fragment] + sampler.drawn(block.epoch, fragment, visit, by_fragment[fragment])
+        for fragment, visit in zip(block.fragments, block.visits, strict=True)
+    ]
+    return whole, np.concatenate(drawn)
+
+
+def partner_rows(
+    table: pa.Table,
+    own: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.uint64],
+    augmentations: Sequence[Augmentation],
+) -> pa.Table | None:
+    """The rows that those of `own` are mixed with, where an augmentation of texts asks for it."""
+    if not any(isinstance(rule, MixTexts) for rule in augmentations):
+        return None
+    codes = table["label"].combine_chunks().dictionary_encode()
+    codes = codes.combine_chunks() if isinstance(codes, pa.ChunkedArray) else codes
+    classes = codes.indices.to_numpy().astype(np.int64)
+    return table.take(pa.array(partners(own, keys, table.num_rows, classes)))
 
 
 def _unreadable(manifest: Manifest, split: Split, block: Block, index: int, reason: str) -> DataError:
     """What is told of a row that cannot be encoded; `index` counts through the block's fragments."""
-    for fragment in block.fragments:
+    for fragment in dict.fromkeys(block.fragments):
         if index < split.rows[fragment]:
             where, row = row_place(manifest, split, fragment, index)
             return DataError(f"row {row}: {reason}", param=where, hint="repair or remove such rows before training")

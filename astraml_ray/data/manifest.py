@@ -25,11 +25,13 @@ class Split:
         rows: Rows of each fragment that belong to the split.
         side: "low" keeps the rows whose content hash is below the manifest's threshold, "high" the others,
             "all" keeps every row.
+        classes: Rows of each class, fragment by fragment, where a sampler needs them.
     """
 
     fragments: tuple[Fragment, ...]
     rows: tuple[int, ...]
     side: str = "all"
+    classes: tuple[dict[str, int], ...] = ()
 
     @property
     def total_rows(self) -> int:
@@ -83,7 +85,12 @@ class Manifest:
         data["objects"] = tuple(ObjectInfo(**info) for info in data["objects"])
         data["formats"], data["labels"] = tuple(data["formats"]), tuple(data["labels"])
         data["splits"] = {
-            name: Split(tuple(Fragment(**f) for f in split["fragments"]), tuple(split["rows"]), split["side"])
+            name: Split(
+                tuple(Fragment(**f) for f in split["fragments"]),
+                tuple(split["rows"]),
+                split["side"],
+                tuple(split.get("classes", ())),
+            )
             for name, split in data["splits"].items()
         }
         return cls(**data)

@@ -49,7 +49,13 @@ def local_blocks(
     rows, sizes = reader.split.rows, reader.split.sizes
     if reader.shuffle:
         blocks: Iterable[Block] = run_blocks(
-            rows, sizes, seed=reader.seed, epochs=epochs, start_epoch=position.epoch, start_row=position.row
+            rows,
+            sizes,
+            seed=reader.seed,
+            epochs=epochs,
+            start_epoch=position.epoch,
+            start_row=position.row,
+            sampler=reader.sampler,
         )
     else:
         blocks = epoch_blocks(rows, sizes, seed=reader.seed, epoch=0, shuffle=False)

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from astraml_ray.data.sampling import Sampler
 
 __all__ = ["Block", "epoch_blocks", "owned_by", "permutation", "run_blocks"]
 
@@ -31,6 +35,7 @@ class Block:
         fragments: Indices of its fragments in the split, in the order they are read.
         start: Position of its first row in the epoch's global order.
         rows: Rows in it.
+        visits: Where classes are sampled: of each fragment, which visit of how many this is.
     """
 
     epoch: int
@@ -38,6 +43,7 @@ class Block:
     fragments: tuple[int, ...]
     start: int
     rows: int
+    visits: tuple[tuple[int, int], ...] = ()
 
 
 def epoch_blocks(
@@ -87,11 +93,16 @@ def run_blocks(
     start_epoch: int = 0,
     start_row: int = 0,
     block_bytes: int = BLOCK_BYTES,
+    sampler: Sampler | None = None,
 ) -> Iterator[Block]:
-    """The blocks of a run from a position on; blocks wholly before it are left out."""
+    """The blocks of a run from a position on; blocks wholly before it are left out. A sampler draws the rows."""
     for epoch in range(start_epoch, epochs):
         skipped = start_row if epoch == start_epoch else 0
-        for block in epoch_blocks(rows, sizes, seed=seed, epoch=epoch, block_bytes=block_bytes):
+        if sampler is None:
+            blocks = epoch_blocks(rows, sizes, seed=seed, epoch=epoch, block_bytes=block_bytes)
+        else:
+            blocks = sampler.blocks(sizes, epoch=epoch, block_bytes=block_bytes)
+        for block in blocks:
             if block.start + block.rows > skipped:
                 yield block
 

@@ -20,7 +20,14 @@ from astraml_ray.spec.job import Task
 __all__ = ["build_manifest", "fraction_to_threshold", "numeric_first", "objects_by_split"]
 
 
-def build_manifest(spec: DatasetSpec, *, task: Task, cache: Path, secret: Callable[[], str] | None = None) -> Manifest:
+def build_manifest(
+    spec: DatasetSpec,
+    *,
+    task: Task,
+    cache: Path,
+    secret: Callable[[], str] | None = None,
+    count_classes: bool = False,
+) -> Manifest:
     """Reads listings and footers, and the rows only where those do not tell.
 
     Args:
@@ -28,6 +35,7 @@ def build_manifest(spec: DatasetSpec, *, task: Task, cache: Path, secret: Callab
         task: From the spec; `auto` takes the columns that are there.
         cache: Folder that remembers what was counted.
         secret: Gives the dataset's credentials; None is this machine's own.
+        count_classes: Keeps how many training rows of each class every fragment has: a sampler needs it.
 
     Raises:
         DataError: With the object or field at fault and what to do.
@@ -49,7 +57,7 @@ def build_manifest(spec: DatasetSpec, *, task: Task, cache: Path, secret: Callab
             places = range(position, position + count)
             fragments[split] = list(fragments_of(objects, formats, places, access, cache))
         position += count
-    return _fill(manifest, fragments, cache)
+    return _fill(manifest, fragments, cache, count_classes=count_classes)
 
 
 def fraction_to_threshold(fraction: float) -> int:
@@ -65,7 +73,7 @@ def objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[Object
     return {name: data_objects(list_objects(uri, access)) for name, uri in uris.items() if uri is not None}
 
 
-def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Path) -> Manifest:
+def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Path, *, count_classes: bool) -> Manifest:
     """Row counts, classes and the validation side."""
     everything = [f for split in fragments.values() for f in split]
     classes = manifest.target in ("class", "tags")
@@ -78,9 +86,9 @@ def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Pa
         if sum(scan.rows for _, scan in pairs) == 0:
             raise DataError(f"the {name} set has no rows", param=_first_uri(manifest, pairs))
     labels = _classes(manifest, counted) if classes else ()
+    train = [scan for _, scan in counted["train"]]
     if manifest.threshold:
         manifest = _settle_threshold(manifest, counted["train"], cache)
-        train = [scan for _, scan in counted["train"]]
         if all(scan.low == 0 for scan in train):
             train = scan_fragments(manifest, [f for f, _ in counted["train"]], cache)
         low, high = [s.low for s in train], [s.rows - s.low for s in train]
@@ -96,6 +104,9 @@ def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Pa
         splits = {}
     for name, pairs in counted.items():
         splits.setdefault(name, Split(tuple(f for f, _ in pairs), tuple(s.rows for _, s in pairs)))
+    if count_classes and manifest.target == "class":
+        by_class = tuple(dict(zip(scan.labels, scan.counts, strict=True)) for scan in train)
+        splits["train"] = replace(splits["train"], classes=by_class)
     return replace(manifest, labels=labels, splits=splits)
 
 

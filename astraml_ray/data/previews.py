@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from astraml_ray.data.augmentation import augment_texts
-from astraml_ray.data.blocks import rows_in_order
+from astraml_ray.data.augmentation.draws import Means
+from astraml_ray.data.augmentation.texts import augment_texts
+from astraml_ray.data.blocks import partner_rows, rows_of_block
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest
-from astraml_ray.data.plan import epoch_blocks, permutation
+from astraml_ray.data.plan import permutation, run_blocks
+from astraml_ray.data.sampling import Sampler
 from astraml_ray.spec.augmentation import Augmentation
 
 __all__ = ["Pair", "Piece", "mark_changes", "preview"]
@@ -37,7 +39,14 @@ class Pair:
 
 
 def preview(
-    manifest: Manifest, augmentations: Sequence[Augmentation], *, seed: int, rows: int, mask: str, epoch: int = 0
+    manifest: Manifest,
+    augmentations: Sequence[Augmentation],
+    *,
+    seed: int,
+    rows: int,
+    means: Means,
+    epoch: int = 0,
+    sampler: Sampler | None = None,
 ) -> Iterator[Pair]:
     """The first rows of an epoch, as a run with this seed trains on them, whatever its workers and batches.
 
@@ -46,17 +55,23 @@ def preview(
         augmentations: From the spec.
         seed: Of the run.
         rows: How many.
-        mask: The token that stands for a masked word.
+        means: What augmentations take besides.
         epoch: From 0.
+        sampler: Draws the rows, where classes are sampled.
     """
     split = manifest.splits["train"]
-    for block in epoch_blocks(split.rows, split.sizes, seed=seed, epoch=epoch):
+    for block in run_blocks(split.rows, split.sizes, seed=seed, epochs=epoch + 1, start_epoch=epoch, sampler=sampler):
         order = permutation(block, seed)[: max(0, rows - block.start)]
         if not len(order):
             return
-        before = rows_in_order(manifest, split, block, order)["text"].to_pylist()
+        table, drawn = rows_of_block(manifest, split, block, sampler)
+        own = drawn[order]
+        before = table["text"].take(own).to_pylist()
         positions = np.arange(block.start, block.start + len(order), dtype=np.int64)
-        after = augment_texts(before, row_keys(seed, epoch, positions), augmentations, mask=mask)
+        keys = row_keys(seed, epoch, positions)
+        others = partner_rows(table, own, keys, augmentations)
+        mixed = None if others is None else others["text"].to_pylist()
+        after = augment_texts(before, keys, augmentations, means, others=mixed)
         for position, old, new in zip(positions.tolist(), before, after, strict=True):
             yield Pair(position, old, new)
 

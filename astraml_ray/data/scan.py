@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,7 +25,7 @@ from astraml_ray.errors import DataError
 __all__ = ["FragmentScan", "scan_fragments"]
 
 MAX_CLASSES = 10_000
-_VERSION = 2
+_VERSION = 3
 _THREADS = 8
 
 
@@ -37,12 +38,14 @@ class FragmentScan:
         low: Rows whose content hash is below the threshold.
         smallest: The smallest content hash.
         labels: Its classes; beyond 10,000 they are no longer kept.
+        counts: Rows of each class whose content hash is not below the threshold.
     """
 
     rows: int
     low: int
     smallest: int
     labels: tuple[str, ...]
+    counts: tuple[int, ...] = ()
 
 
 def scan_fragments(manifest: Manifest, fragments: Sequence[Fragment], cache: Path) -> list[FragmentScan]:
@@ -71,12 +74,13 @@ def _scan(manifest: Manifest, fragment: Fragment) -> FragmentScan:
         return _classes_by_folder(manifest, fragment, manifest.columns["label"])
     table = read_columns(manifest, fragment)
     hashes = hash_rows(table)
-    labels = _classes(table, manifest.target)
+    labels = sorted(_classes(table, manifest.target))[: MAX_CLASSES + 1]
     return FragmentScan(
         rows=table.num_rows,
         low=int((hashes < np.uint64(manifest.threshold)).sum()),
         smallest=int(hashes.min()) if len(hashes) else 2**64 - 1,
-        labels=tuple(sorted(labels)[: MAX_CLASSES + 1]),
+        labels=tuple(labels),
+        counts=_count(table, hashes >= np.uint64(manifest.threshold), labels) if manifest.target == "class" else (),
     )
 
 
@@ -92,15 +96,22 @@ def _classes(table: pa.Table, target: Target | None) -> list[str]:
 def _classes_by_folder(manifest: Manifest, fragment: Fragment, label: str) -> FragmentScan:
     """Of images whose files need not be read: the names tell all."""
     table = read_fragment(manifest.objects, fragment, "image-folder", [label], manifest.access)
-    labels = plain_strings(table[label], label, place_of(manifest.objects, fragment, "image-folder"))
-    if labels.null_count:
-        place = pc.index(pc.is_null(labels), True).as_py()
+    found = plain_strings(table[label], label, place_of(manifest.objects, fragment, "image-folder"))
+    if found.null_count:
+        place = pc.index(pc.is_null(found), True).as_py()
         raise DataError(
             "lies in no folder that names a class",
             param=manifest.objects[fragment.source + place].uri,
             hint="put the images into folders: train/CLASS/*.jpg",
         )
-    return FragmentScan(table.num_rows, 0, 0, tuple(sorted(labels.unique().to_pylist())[: MAX_CLASSES + 1]))
+    labels = sorted(found.unique().to_pylist())[: MAX_CLASSES + 1]
+    counts = _count(pa.table({"label": found}), np.ones(len(found), bool), labels)
+    return FragmentScan(table.num_rows, 0, 0, tuple(labels), counts)
+
+
+def _count(table: pa.Table, kept: npt.NDArray[np.bool_], labels: list[str]) -> tuple[int, ...]:
+    places = pc.index_in(table["label"].filter(pa.array(kept)), pa.array(labels, pa.string())).drop_null()
+    return tuple(np.bincount(places.to_numpy(), minlength=len(labels)).tolist())
 
 
 def _cache_file(manifest: Manifest, first: Fragment, cache: Path) -> Path:
@@ -115,7 +126,10 @@ def _cache_file(manifest: Manifest, first: Fragment, cache: Path) -> Path:
 def _recall(path: Path, fragments: int) -> list[FragmentScan] | None:
     try:
         rows = json.loads(path.read_text())
-        scans = [FragmentScan(row["rows"], row["low"], row["smallest"], tuple(row["labels"])) for row in rows]
+        scans = [
+            FragmentScan(row["rows"], row["low"], row["smallest"], tuple(row["labels"]), tuple(row["counts"]))
+            for row in rows
+        ]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return scans if len(scans) == fragments else None

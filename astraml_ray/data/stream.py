@@ -39,6 +39,7 @@ def ray_stream(reader: BlockReader, *, epochs: int, position: Position) -> ray.d
             epochs=epochs,
             start_epoch=position.epoch,
             start_row=position.row,
+            sampler=reader.sampler,
         )
     )
     world_size = reader.world_size

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Discriminator, Field, Tag
 
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec.image_augmentation import IMAGE_PRESETS, CutMix, ImageAugmentation, Mixing, MixUp
-from astraml_ray.spec.text_augmentation import TEXT_PRESETS, TextAugmentation
+from astraml_ray.spec.text_augmentation import MixTexts, SpanMask, TextAugmentation, text_preset
 
-__all__ = ["PRESETS", "Augmentation", "Augmentations", "Preset", "augmentations_of", "check_augmentations"]
+__all__ = ["PRESETS", "Augmentation", "Augmentations", "Preset", "augmentations_of", "check_augmentations", "misfits"]
 
 Augmentation = Annotated[TextAugmentation | ImageAugmentation | Mixing, Field(discriminator="type")]
 Preset = Literal["none", "light", "medium", "strong"]
@@ -35,27 +35,55 @@ def augmentations_of(wanted: Preset | tuple[Augmentation, ...], task: str) -> tu
         return wanted
     if wanted == "none":
         return ()
-    return IMAGE_PRESETS[wanted] if task == _IMAGES else TEXT_PRESETS[wanted]
+    return IMAGE_PRESETS[wanted] if task == _IMAGES else text_preset(wanted, task)
 
 
-def check_augmentations(wanted: Preset | tuple[Augmentation, ...], task: str) -> None:
-    """Refuses what a task does not have.
+def check_augmentations(wanted: Preset | tuple[Augmentation, ...], task: str, *, pairs: bool = False) -> None:
+    """Refuses the misfits.
 
     Raises:
-        SpecError: An augmentation of texts with images, or the reverse; mixtures more likely than certain.
+        SpecError: Each augmentation with its field.
+    """
+    if problems := misfits(wanted, task, pairs=pairs):
+        raise SpecError(problems)
+
+
+def misfits(wanted: Preset | tuple[Augmentation, ...], task: str, *, pairs: bool = False) -> list[Problem]:
+    """The augmentations that a task does not have, and those that would make its labels untrue.
+
+    Args:
+        wanted: From the spec.
+        task: Not `auto`.
+        pairs: Each row has two texts.
     """
     if isinstance(wanted, str):
-        return
-    problems = []
-    for place, one in enumerate(wanted):
-        if isinstance(one, TextAugmentation) == (task == _IMAGES):
-            what = "texts" if isinstance(one, TextAugmentation) else "images"
-            hint = "leave it out; a preset (light, medium, strong) goes by the task"
-            problems.append(
-                Problem(f"/augmentation/{place}", f"{one.type} is for {what}, and the task is {task}", hint)
-            )
+        return []
+    problems = [found for i, one in enumerate(wanted) if (found := _misfit(i, one, task, pairs=pairs)) is not None]
     if sum(one.probability for one in wanted if isinstance(one, MixUp | CutMix)) > 1:
         message = "the probabilities of mixup and cutmix add up to more than 1: a row takes one of them"
         problems.append(Problem("/augmentation", message, "lower them"))
-    if problems:
-        raise SpecError(problems)
+    return problems
+
+
+def _misfit(index: int, one: Augmentation, task: str, *, pairs: bool) -> Problem | None:
+    field = f"/augmentation/{index}"
+    if isinstance(one, TextAugmentation) == (task == _IMAGES):
+        what = "texts" if isinstance(one, TextAugmentation) else "images"
+        hint = "leave it out; a preset (light, medium, strong) goes by the task"
+        return Problem(field, f"{one.type} is for {what}, and the task is {task}", hint)
+    if task == "token-classification" and not _keeps_words(one):
+        fitting = ", ".join(get_args(kind.model_fields["type"].annotation)[0] for kind in _TEXT if kind.keeps_words)
+        return Problem(field, f"{one.type} moves words from their tags", f"use one of {fitting}")
+    if isinstance(one, MixTexts) and (pairs or task != "text-classification"):
+        why = "changes how two texts relate" if pairs else f"needs classes, and {task} has none"
+        return Problem(field, f"{one.type} {why}", "leave it out")
+    return None
+
+
+_TEXT = get_args(TextAugmentation)
+
+
+def _keeps_words(one: Augmentation) -> bool:
+    if isinstance(one, SpanMask) and one.unit == "span":
+        return False
+    return isinstance(one, TextAugmentation) and one.keeps_words

@@ -59,7 +59,7 @@ class EarlyStopping(SpecModel):
     monitor: str = Field(default="validation/loss", pattern=r"^validation/[a-z0-9_]+$")
     """The value watched; it also picks the best model."""
     mode: Literal["auto", "min", "max"] = "auto"
-    """Which way is better; `auto` is min for losses and perplexity, max for everything else."""
+    """Which way is better; `auto` is min for losses, errors and perplexity, max for everything else."""
     min_delta: float = Field(default=0.0, ge=0)
     """A change smaller than this is no improvement."""
     restore_best: bool = True
@@ -69,7 +69,7 @@ class EarlyStopping(SpecModel):
     def lower_is_better(self) -> bool:
         """The direction, with `auto` resolved."""
         if self.mode == "auto":
-            return self.monitor.endswith(("loss", "perplexity"))
+            return self.monitor.endswith(("loss", "perplexity", "mae", "rmse"))
         return self.mode == "min"
 
 

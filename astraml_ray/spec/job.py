@@ -11,6 +11,7 @@ from astraml_ray.spec.base import Duration, SpecModel
 from astraml_ray.spec.dataset import DatasetSpec, dataset_from_input
 from astraml_ray.spec.hyperparams import Hyperparams, IntervalText
 from astraml_ray.spec.model import ModelSpec, model_from_input
+from astraml_ray.spec.sampling import Sampling
 from astraml_ray.spec.schedule import Schedule
 from astraml_ray.spec.secrets import Environment
 from astraml_ray.spec.sweep import Sweep
@@ -95,6 +96,9 @@ class JobSpec(SpecModel):
     augmentation_on: Literal["auto", "stream", "device"] = "auto"
     """Where images are augmented: in the data tasks (`stream`), or by each worker on its device. `auto` is the GPU
     where workers have one. Texts are augmented in the data tasks."""
+    sampling: Sampling = "natural"
+    """How often the classes occur in training: `natural`, `balanced`, or `{weights: {CLASS: share}}`. An epoch keeps
+    its number of rows, and validation is untouched."""
     resources: Resources = Resources()
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     limits: Limits = Limits()

@@ -49,7 +49,7 @@ def advise(spec: JobSpec, *, train_rows: int, validation_rows: int, truncated_sh
             "every step sees the whole dataset; lower it",
         )
     if truncated_share:
-        effect = "is cut off" if spec.task in ("auto", "text-classification") else "becomes several sequences"
+        effect = "becomes several sequences" if spec.task in ("causal-lm", "masked-lm") else "is cut off"
         warn(
             "/hyperparams/max_length",
             f"{truncated_share:.1%} of a sample of the rows are longer than the context; what is beyond {effect}",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,7 +121,7 @@ def collate(rows: pa.Table, cut: Cut, *, per_token: bool, pad_id: int) -> list[B
     """The batches of one worker's part of a micro-batch of texts.
 
     Args:
-        rows: Of the schema encoding.text.SEQUENCES; without rows there are no batches.
+        rows: Of a schema of encoding.sequences; without rows there are no batches.
         cut: How they are cut.
         per_token: Labels are one id per token, not one value per row.
         pad_id: The padding token.
@@ -129,7 +129,9 @@ def collate(rows: pa.Table, cut: Cut, *, per_token: bool, pad_id: int) -> list[B
     lengths = _flat(rows, "lengths").astype(np.int64)
     if not len(lengths):
         return []
-    ids, labels = _flat(rows, "input_ids"), _flat(rows, "labels")
+    labels = _flat(rows, "labels")
+    fillings = {"input_ids": pad_id, **({"token_type_ids": 0} if "token_type_ids" in rows.column_names else {})}
+    values = {name: _flat(rows, name) for name in fillings}
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     batches = []
     for group in cut_by_length(lengths, cut.overhead, cut.most):
@@ -137,13 +139,13 @@ def collate(rows: pa.Table, cut: Cut, *, per_token: bool, pad_id: int) -> list[B
         columns = np.arange(width)
         mask = columns < lengths[group][:, None]
         index = np.where(mask, offsets[group][:, None] + columns, 0)
-        input_ids = np.where(mask, ids[index] if len(ids) else pad_id, pad_id).astype(np.int64)
-        targets = np.where(mask, labels[index], IGNORED) if per_token else labels[group]
+        targets = _padded(labels, index, mask, IGNORED) if per_token else labels[group]
         inputs = {
-            "input_ids": torch.from_numpy(input_ids),
-            "attention_mask": torch.from_numpy(mask.astype(np.int64)),
+            name: torch.from_numpy(_padded(values[name], index, mask, filling)) for name, filling in fillings.items()
         }
-        batches.append(Batch(inputs, torch.from_numpy(targets.astype(np.int64))))
+        inputs["attention_mask"] = torch.from_numpy(mask.astype(np.int64))
+        kind = np.float64 if labels.dtype.kind == "f" else np.int64
+        batches.append(Batch(inputs, torch.from_numpy(targets.astype(kind))))
     return batches
 
 
@@ -161,9 +163,15 @@ def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _flat(rows: pa.Table, name: str) -> npt.NDArray[np.int32]:
+def _padded(
+    values: npt.NDArray[Any], index: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], filling: int
+) -> npt.NDArray[np.int64]:
+    return np.where(mask, values[index] if len(values) else filling, filling).astype(np.int64)
+
+
+def _flat(rows: pa.Table, name: str) -> npt.NDArray[Any]:
     column = rows[name].combine_chunks()
-    values: npt.NDArray[np.int32] = (
+    values: npt.NDArray[Any] = (
         (column.chunk(0) if isinstance(column, pa.ChunkedArray) and column.num_chunks else column)
         .flatten()
         .to_numpy(zero_copy_only=False)

@@ -228,13 +228,20 @@ def context_length(config: Any, tokenizer: Any, wanted: int | None) -> int:
     return int(wanted or min(limit, _DEFAULT_CONTEXT))
 
 
-def adapt_config(config: Any, tokenizer: Any, classes: tuple[str, ...], hyper: Hyperparams, *, scratch: bool) -> Any:
-    """Puts the classes, the padding token (None is no tokenizer) and the dropout rate into a configuration."""
+def adapt_config(
+    config: Any, tokenizer: Any, classes: tuple[str, ...], hyper: Hyperparams, *, scratch: bool, number: bool = False
+) -> Any:
+    """Puts the classes (or, with `number`, one output), the padding token and the dropout rate into a configuration.
+
+    A tokenizer of None is one of images, which have none.
+    """
     if classes:
         config.num_labels = len(classes)
         config.id2label = dict(enumerate(classes))
         config.label2id = {name: index for index, name in enumerate(classes)}
         config.problem_type = "single_label_classification"
+    if number:
+        config.num_labels, config.problem_type = 1, "regression"
     if tokenizer is not None:
         config.pad_token_id = tokenizer.pad_token_id
     if tokenizer is not None and scratch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -10,11 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from transformers import AutoConfig, AutoTokenizer
 
+from astraml_ray.data.augmentation.lexicons import read_lexicons
 from astraml_ray.data.encoding.encoder import Encoder, encoder_from_plain, encoder_to_plain
 from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.encoding.text import TextEncoder
+from astraml_ray.data.encoding.words import WordEncoder, separate_words
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.mixing import mixings_of
 from astraml_ray.data.plan import epoch_blocks
@@ -26,6 +28,7 @@ from astraml_ray.spec import JobSpec
 from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.job import Task
 from astraml_ray.spec.loading import dump_spec, parse_document, parse_spec
+from astraml_ray.spec.sampling import unknown_classes
 from astraml_ray.training.advice import advise
 from astraml_ray.training.image_inputs import image_encoder
 from astraml_ray.training.models import (
@@ -96,11 +99,15 @@ def prepare(
     blueprint = find_blueprint(spec.model)
     config = load_config(blueprint)
     manifest = manifest or build_manifest(
-        spec.dataset, task=spec.task, cache=settings.cache, secret=dataset_secret(spec, secrets)
+        spec.dataset,
+        task=spec.task,
+        cache=settings.cache,
+        secret=dataset_secret(spec, secrets),
+        count_classes=spec.sampling != "natural",
     )
     task = _task_of(spec.task, manifest, config)
-    _check_monitor(spec, task)
-    check_for_task(spec, task)
+    check_for_task(spec, task, pairs="text_pair" in manifest.columns)
+    _check(spec, task, manifest)
     if task == "image-classification":
         encoder: Encoder = replace(
             image_encoder(config, blueprint, spec.hyperparams, manifest.labels),
@@ -112,16 +119,16 @@ def prepare(
     tokenizer = load_tokenizer(blueprint, lambda: _tokenizer_texts(manifest, spec.seed))
     if task == "masked-lm" and tokenizer.mask_token is None:
         raise ModelError("its tokenizer has no mask token", param="/task", hint="choose task causal-lm")
-    config = adapt_config(config, tokenizer, manifest.labels, spec.hyperparams, scratch=blueprint.scratch)
-    max_length = context_length(config, tokenizer, spec.hyperparams.max_length)
-    encoder = TextEncoder(
-        tokenizer.backend_tokenizer.to_str(),
-        task,
-        max_length,
+    config = adapt_config(
+        config,
+        tokenizer,
         manifest.labels,
-        tokenizer.mask_token or tokenizer.unk_token or "",
-        spec.hyperparams.mask_probability,
+        spec.hyperparams,
+        scratch=blueprint.scratch,
+        number=manifest.target == "number",
     )
+    max_length = context_length(config, tokenizer, spec.hyperparams.max_length)
+    encoder = _encoder_of(spec, task, manifest, tokenizer, config, max_length)
     spec = _resolved(spec, task, max_length=max_length)
     return _advised(RunInputs(spec, manifest, encoder, blueprint, config, tokenizer, secrets))
 
@@ -168,20 +175,64 @@ def _task_of(wanted: Task, manifest: Manifest, config: Any) -> Any:
     )
 
 
-def _check_monitor(spec: JobSpec, task: str) -> None:
+def _encoder_of(
+    spec: JobSpec, task: Any, manifest: Manifest, tokenizer: Any, config: Any, max_length: int
+) -> TextEncoder | WordEncoder:
+    unknown = tokenizer.unk_token or tokenizer.mask_token or ""
+    mask = tokenizer.mask_token or unknown
+    lexicons = read_lexicons(augmentations_of(spec.augmentation, task), manifest.access)
+    if task == "token-classification":
+        separate_words(tokenizer.backend_tokenizer)
+    text = tokenizer.backend_tokenizer.to_str()
+    if task == "token-classification":
+        return WordEncoder(text, max_length, manifest.labels, mask, unknown, lexicons)
+    return TextEncoder(
+        text,
+        task,
+        max_length,
+        manifest.labels,
+        mask,
+        spec.hyperparams.mask_probability,
+        unknown,
+        segments="text_pair" in manifest.columns and (getattr(config, "type_vocab_size", 0) or 0) > 1,
+        lexicons=lexicons,
+    )
+
+
+def _check(spec: JobSpec, task: str, manifest: Manifest) -> None:
+    """Refuses what does not fit the task."""
+    problems = []
     rule = spec.hyperparams.early_stopping
     if rule is not None and rule.monitor.removeprefix("validation/") not in TASKS[task].metrics:
         known = ", ".join(f"validation/{name}" for name in TASKS[task].metrics)
-        problem = Problem("/hyperparams/early_stopping/monitor", f"{task} has no {rule.monitor}; it has {known}")
-        raise SpecError([problem])
+        problems.append(Problem("/hyperparams/early_stopping/monitor", f"{task} has no {rule.monitor}; it has {known}"))
+    if spec.sampling != "natural" and manifest.target != "class":
+        problems.append(Problem("/sampling", f"{task} has no classes to sample by", "leave it out"))
+    elif spec.sampling != "natural":
+        problems += unknown_classes(spec.sampling, manifest.labels)
+    if "text_pair" in manifest.columns and task in ("causal-lm", "masked-lm"):
+        problems.append(
+            Problem("/dataset/columns/text_pair", f"{task} reads one text per row", "leave it out, or join the texts")
+        )
+    if problems:
+        raise SpecError(problems)
 
 
-def _texts(manifest: Manifest, seed: int) -> Iterator[str]:
-    """Training texts, fragment by fragment in the first epoch's order."""
+def _train_rows(manifest: Manifest, seed: int) -> Iterator[pa.Table]:
+    """Training rows, fragment by fragment in the first epoch's order."""
     split = manifest.splits["train"]
     for block in epoch_blocks(split.rows, split.sizes, seed=seed, epoch=0):
         for fragment in block.fragments:
-            yield from read_rows(manifest, split, fragment)["text"].to_pylist()
+            yield read_rows(manifest, split, fragment)
+
+
+def _texts(manifest: Manifest, seed: int) -> Iterator[str]:
+    """Training texts; of tagged rows, their words."""
+    for rows in _train_rows(manifest, seed):
+        for role in (role for role in ("text", "text_pair") if role in rows.column_names):
+            yield from rows[role].to_pylist()
+        if "tokens" in rows.column_names:
+            yield from (" ".join(words) for words in rows["tokens"].to_pylist())
 
 
 def _tokenizer_texts(manifest: Manifest, seed: int) -> list[str]:
@@ -196,9 +247,13 @@ def _tokenizer_texts(manifest: Manifest, seed: int) -> list[str]:
 
 
 def _truncated_share(inputs: RunInputs) -> float:
-    texts = list(itertools.islice(_texts(inputs.manifest, inputs.spec.seed), _SAMPLE_ROWS))
+    encoder, lengths = inputs.encoder, list[int]()
+    assert isinstance(encoder, (TextEncoder, WordEncoder))
+    for rows in _train_rows(inputs.manifest, inputs.spec.seed):
+        lengths += encoder.lengths(rows.slice(0, _SAMPLE_ROWS - len(lengths)))
+        if len(lengths) >= _SAMPLE_ROWS:
+            break
     max_length = inputs.spec.hyperparams.max_length or 0
-    lengths = [len(ids) for ids in inputs.tokenizer(texts, truncation=False, verbose=False)["input_ids"]]
     return sum(length > max_length for length in lengths) / max(1, len(lengths))
 
 

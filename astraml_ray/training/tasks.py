@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
 )
 
 from astraml_ray.data.encoding.images import ImageEncoder
@@ -21,6 +22,8 @@ from astraml_ray.training.objectives.classification import CLASS_METRICS, TextCl
 from astraml_ray.training.objectives.images import IMAGE_METRICS, ImageClassification
 from astraml_ray.training.objectives.language import LANGUAGE_METRICS, LanguageModel
 from astraml_ray.training.objectives.objective import Objective
+from astraml_ray.training.objectives.regression import REGRESSION_METRICS, TextRegression
+from astraml_ray.training.objectives.tagging import TAG_METRICS, TokenClassification
 
 __all__ = ["TASKS", "TaskKind", "check_for_task", "objective_of"]
 
@@ -31,18 +34,26 @@ class TaskKind:
 
     Attributes:
         model: transformers' Auto class.
-        objective: Makes the objective of (number of classes, padding id; 0 where there is none); None for images,
+        objective: Makes the objective of (classes or tags, padding id; 0 where there is none); None for images,
             whose objective is made of their encoder.
         metrics: What an evaluation gives.
     """
 
     model: Any
-    objective: Callable[[int, int], Objective] | None
+    objective: Callable[[Sequence[str], int], Objective] | None
     metrics: tuple[str, ...]
 
 
 TASKS: dict[str, TaskKind] = {
-    "text-classification": TaskKind(AutoModelForSequenceClassification, TextClassification, CLASS_METRICS),
+    "text-classification": TaskKind(
+        AutoModelForSequenceClassification,
+        lambda classes, pad: TextClassification(len(classes), pad),
+        CLASS_METRICS,
+    ),
+    "text-regression": TaskKind(
+        AutoModelForSequenceClassification, lambda _, pad: TextRegression(pad), REGRESSION_METRICS
+    ),
+    "token-classification": TaskKind(AutoModelForTokenClassification, TokenClassification, TAG_METRICS),
     "causal-lm": TaskKind(AutoModelForCausalLM, lambda _, pad: LanguageModel(pad, causal=True), LANGUAGE_METRICS),
     "masked-lm": TaskKind(AutoModelForMaskedLM, lambda _, pad: LanguageModel(pad, causal=False), LANGUAGE_METRICS),
     "image-classification": TaskKind(AutoModelForImageClassification, None, IMAGE_METRICS),
@@ -52,7 +63,7 @@ TASKS: dict[str, TaskKind] = {
 
 def objective_of(
     task: str,
-    classes: int,
+    classes: Sequence[str],
     pad_id: int = 0,
     *,
     images: ImageEncoder | None = None,
@@ -63,7 +74,7 @@ def objective_of(
 
     Args:
         task: One of TASKS.
-        classes: Number of classes; 0 where there are none.
+        classes: Classes or tags; none where there are none.
         pad_id: The padding token, of texts.
         images: The encoder, of images.
         augmentations: Of training rows, for those that are augmented on the device.
@@ -72,18 +83,18 @@ def objective_of(
     make = TASKS[task].objective
     if make is None:
         assert images is not None, "preparation makes an encoder of images for images"
-        return ImageClassification(classes, images, augmentations, smoothing)
+        return ImageClassification(len(classes), images, augmentations, smoothing)
     objective = make(classes, pad_id)
     return replace(objective, smoothing=smoothing) if isinstance(objective, TextClassification) else objective
 
 
-def check_for_task(spec: JobSpec, task: str) -> None:
+def check_for_task(spec: JobSpec, task: str, *, pairs: bool) -> None:
     """Refuses settings that a task does not have.
 
     Raises:
         SpecError: Each with its field.
     """
-    check_augmentations(spec.augmentation, task)
+    check_augmentations(spec.augmentation, task, pairs=pairs)
     problems = []
     if spec.hyperparams.label_smoothing and task not in ("text-classification", "image-classification"):
         problems.append(Problem("/hyperparams/label_smoothing", f"{task} has none", "leave it out"))

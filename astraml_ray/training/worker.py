@@ -21,6 +21,7 @@ from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
+from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
 from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
@@ -95,6 +96,7 @@ def split_reader(inputs: RunInputs, split: str, world_size: int, *, shared: bool
         world_size,
         augmentations_of(inputs.spec.augmentation, inputs.spec.task) if training else (),
         shuffle=training,
+        sampler=make_sampler(inputs.manifest, inputs.spec.sampling, seed=inputs.spec.seed) if training else None,
     )
 
 
@@ -242,7 +244,7 @@ def _objective(inputs: RunInputs) -> Objective:
     spec = inputs.spec
     return objective_of(
         spec.task,
-        len(inputs.manifest.labels),
+        inputs.manifest.labels,
         inputs.tokenizer.pad_token_id if inputs.tokenizer is not None else 0,
         images=inputs.encoder if isinstance(inputs.encoder, ImageEncoder) else None,
         augmentations=augmentations_of(spec.augmentation, spec.task),

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from astraml_ray.data.augmentation import AUGMENTATIONS, augment_texts
+from astraml_ray.data.augmentation.draws import Means
+from astraml_ray.data.augmentation.texts import augment_texts
 from astraml_ray.data.keyed import row_keys, uniforms
 from astraml_ray.spec.text_augmentation import CaseNoise, RandomDeletion, RandomMask, RandomSwap
 
 TEXTS = [f"the quick brown fox {i} jumps over the lazy dog" for i in range(500)]
 KEYS = row_keys(1, 2, np.arange(500))
+MEANS = Means("[MASK]", "[UNK]")
 
 
 def apply(augmentation: object) -> list[str]:
-    return augment_texts(TEXTS, KEYS, [augmentation], mask="[MASK]")  # type: ignore[list-item]
-
-
-def test_every_type_of_the_spec_has_a_function() -> None:
-    assert set(AUGMENTATIONS) == {"random_deletion", "random_swap", "random_mask", "case_noise"}
+    return augment_texts(TEXTS, KEYS, [augmentation], MEANS)  # type: ignore[list-item]
 
 
 def test_same_key_same_text_and_other_key_other_text() -> None:
     rule = RandomDeletion(type="random_deletion", rate=0.3)
     assert apply(rule) == apply(rule)
-    assert augment_texts(TEXTS, row_keys(1, 3, np.arange(500)), [rule], mask="") != apply(rule)
+    assert augment_texts(TEXTS, row_keys(1, 3, np.arange(500)), [rule], MEANS) != apply(rule)
 
 
 def test_deletion_rate_and_last_word() -> None:
@@ -54,7 +52,7 @@ def test_probability_leaves_rows_alone() -> None:
 
 def test_blank_texts_stay() -> None:
     rules = [RandomDeletion(type="random_deletion"), RandomSwap(type="random_swap")]
-    assert augment_texts(["", "  "], KEYS[:2], rules, mask="") == ["", "  "]
+    assert augment_texts(["", "  "], KEYS[:2], rules, MEANS) == ["", "  "]
 
 
 def test_uniforms_are_uniform_and_independent_of_the_count() -> None:

@@ -176,7 +176,7 @@ def test_validation_and_test_rows_are_never_touched(folder: Path, where: str, au
 def objective_for(inputs: RunInputs) -> Any:
     augmentations = augmentations_of(inputs.spec.augmentation, inputs.spec.task)
     assert isinstance(inputs.encoder, ImageEncoder)
-    return objective_of(inputs.spec.task, 3, images=inputs.encoder, augmentations=augmentations)
+    return objective_of(inputs.spec.task, "abc", images=inputs.encoder, augmentations=augmentations)
 
 
 def seen(inputs: RunInputs, objective: Any, split: str, *, cut: int = 1000) -> npt.NDArray[np.uint8]:

@@ -244,7 +244,7 @@ def test_pixels_are_those_of_the_files(inputs: RunInputs) -> None:
 
 
 def test_batches_respect_the_cut_and_a_lone_image_gets_a_twin(inputs: RunInputs) -> None:
-    objective = objective_of("image-classification", 3, images=inputs.encoder)  # type: ignore[arg-type]
+    objective = objective_of("image-classification", "abc", images=inputs.encoder)  # type: ignore[arg-type]
     table = pa.concat_tables(local_blocks(split_reader(inputs, "test", 1)))
     parts = objective.collate(table, Cut(0, 16))
     assert [part.shape[0] for part in parts] == [14, 13, 13]
@@ -316,7 +316,7 @@ def fit(inputs: RunInputs, *, world: World | None = None, **more: Any) -> tuple[
         ),
         timetable=timetable,
         hyper=spec.hyperparams,
-        objective=more.pop("objective", None) or objective_of(spec.task, 3, images=inputs.encoder),  # type: ignore[arg-type]
+        objective=more.pop("objective", None) or objective_of(spec.task, "abc", images=inputs.encoder),  # type: ignore[arg-type]
         validation=EvaluationRows(split_reader(inputs, "validation", 1), 0),
         checkpoints=more.pop("checkpoints", None) or MemoryCheckpoints(),
         reporter=log,

@@ -75,7 +75,7 @@ class Setting:
     readers: dict[str, BlockReader]
     task: str
     model: torch.nn.Module
-    classes: int
+    classes: tuple[str, ...]
 
     def run(
         self,
@@ -156,7 +156,7 @@ def make_setting(folder: Path, task: str, *, dropout: float = 0.0) -> Setting:
         model = BertForMaskedLM(BertConfig(vocab_size=400, **SMALL, **rates))
     else:
         model = BertForSequenceClassification(BertConfig(vocab_size=400, num_labels=3, **SMALL, **rates))
-    return Setting(readers, task, model, 3 if task == "text-classification" else 0)
+    return Setting(readers, task, model, manifest.labels if task == "text-classification" else ())
 
 
 @pytest.fixture(scope="module", params=["text-classification", "causal-lm", "masked-lm"])

@@ -17,6 +17,7 @@ from rich.console import Console
 from astraml_ray.cli.main import main
 from astraml_ray.cli.preview_page import preview_html, preview_page
 from astraml_ray.data import plan
+from astraml_ray.data.augmentation.draws import Means
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
@@ -59,12 +60,15 @@ def test_after_is_what_the_stream_trains_on(
             streamed |= {row["position"]: row["input_ids"] for row in batch.table.to_pylist()}
 
     shown_manifest = build_manifest(dataset, task="masked-lm", cache=tmp_path / "c")
-    pairs = list(preview(shown_manifest, TEXT_PRESETS[name], seed=SEED, rows=60, mask=MASK))
+    pairs = list(preview(shown_manifest, TEXT_PRESETS[name], seed=SEED, rows=60, means=Means(MASK)))
     assert [pair.position for pair in pairs] == list(range(60))
     assert sum(pair.before != pair.after for pair in pairs) > 5
     encode = _tokenizer(tokenizer)
     assert [encode(pair.after) for pair in pairs] == [streamed[pair.position] for pair in pairs]
-    assert len(list(preview(shown_manifest, TEXT_PRESETS[name], seed=SEED, rows=10_000, mask=MASK))) == split.total_rows
+    assert (
+        len(list(preview(shown_manifest, TEXT_PRESETS[name], seed=SEED, rows=10_000, means=Means(MASK))))
+        == split.total_rows
+    )
 
 
 def _tokenizer(text: str):  # type: ignore[no-untyped-def]

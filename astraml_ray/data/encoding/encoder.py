@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.encoding.text import TextEncoder
+from astraml_ray.data.encoding.words import WordEncoder
 from astraml_ray.spec.augmentation import Augmentation
 
 __all__ = ["Encoder", "encoder_from_plain", "encoder_to_plain"]
@@ -34,7 +35,7 @@ class Encoder(Protocol):
         """Encodes rows, a pure function of them and their keys.
 
         Args:
-            rows: Columns by role, as manifest.read_rows gives them.
+            rows: Columns by role, as rows.read_rows gives them; where rows are mixed, `partner_ROLE` beside them.
             positions: Each row's position in the epoch.
             keys: Each row's key: all that is random follows from it.
             augmentations: Of training rows.
@@ -47,7 +48,7 @@ class Encoder(Protocol):
         """
 
 
-_KINDS: dict[str, type[Any]] = {"text": TextEncoder, "images": ImageEncoder}
+_KINDS: dict[str, type[Any]] = {"text": TextEncoder, "words": WordEncoder, "images": ImageEncoder}
 
 
 def encoder_to_plain(encoder: Encoder) -> dict[str, Any]:

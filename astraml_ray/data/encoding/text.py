@@ -1,33 +1,25 @@
-"""From texts and labels to token ids, with the `tokenizers` library alone."""
+"""From texts, or pairs of them, and labels to token ids, with the `tokenizers` library alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Encoding
 
-from astraml_ray.data.augmentation import augment_texts
+from astraml_ray.data.augmentation.draws import Lexicon, Means
+from astraml_ray.data.augmentation.texts import augment_texts
 from astraml_ray.data.encoding.masks import mask_tokens
-from astraml_ray.data.encoding.schema import HEAD, head
+from astraml_ray.data.encoding.sequences import SEQUENCES, sequence_table, sequences, tokenizer_of
 from astraml_ray.spec.augmentation import Augmentation
 
 __all__ = ["SEQUENCES", "TextEncoder", "TextTask"]
 
-TextTask = Literal["text-classification", "causal-lm", "masked-lm"]
-SEQUENCES = pa.schema(
-    [
-        *HEAD,
-        ("lengths", pa.list_(pa.int32())),  # tokens of each sequence of the row
-        ("input_ids", pa.list_(pa.int32())),  # the sequences, one after the other
-        ("labels", pa.list_(pa.int32())),  # one class, or one id per token
-    ]
-)
+TextTask = Literal["text-classification", "text-regression", "causal-lm", "masked-lm"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +30,14 @@ class TextEncoder:
         tokenizer: The tokenizer's JSON.
         task: What the labels are.
         max_length: Tokens of a sequence at most, special tokens included. A longer row is cut off in
-            text-classification, and becomes several sequences in the language-model tasks.
+            text-classification and text-regression, and becomes several sequences in the language-model tasks. Of a
+            pair, the longer text is cut, token by token.
         classes: The class names, in the order of their ids.
         mask_token: What stands for a masked word; the unknown token where there is no mask.
         mask_probability: Share of tokens to predict in masked-lm.
+        unknown_token: What stands for a dropped word.
+        segments: The model is told which text of a pair a token is of.
+        lexicons: Of the augmentations, by URI.
     """
 
     tokenizer: str
@@ -50,10 +46,13 @@ class TextEncoder:
     classes: tuple[str, ...] = ()
     mask_token: str = ""
     mask_probability: float = 0.15
+    unknown_token: str = ""
+    segments: bool = False
+    lexicons: Mapping[str, Lexicon] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:
-        return SEQUENCES
+        return sequences(pa.float64() if self.task == "text-regression" else pa.int32(), segments=self.segments)
 
     def encode(
         self,
@@ -62,25 +61,53 @@ class TextEncoder:
         keys: npt.NDArray[np.uint64],
         augmentations: Sequence[Augmentation] = (),
     ) -> pa.Table:
-        texts = rows["text"].to_pylist()
-        if augmentations:
-            texts = augment_texts(texts, keys, augmentations, mask=self.mask_token)
-        encodings = _tokenizer(self.tokenizer, self.max_length).encode_batch(texts)
-        if self.task == "text-classification":
-            ids = {name: index for index, name in enumerate(self.classes)}
-            targets = [[ids[label]] for label in rows["label"].to_pylist()]
-            return _table(positions, [[encoding.ids] for encoding in encodings], [e.ids for e in encodings], targets)
-        sequences = [[part.ids for part in _parts(encoding)] for encoding in encodings]
-        flat = [[token for part in row for token in part] for row in sequences]
+        content = self._content(rows, keys, augmentations)
+        encodings = tokenizer_of(self.tokenizer, self.max_length).encode_batch(content)
+        if self.task in ("text-classification", "text-regression"):
+            inputs = [encoding.ids for encoding in encodings]
+            segments = [encoding.type_ids for encoding in encodings] if self.segments else None
+            alone = [[ids] for ids in inputs]
+            return sequence_table(self.schema, positions, alone, inputs, self._targets(rows), segments)
+        parts = [[part.ids for part in _parts(encoding)] for encoding in encodings]
+        flat = [[token for part in row for token in part] for row in parts]
         if self.task == "causal-lm":
-            return _table(positions, sequences, flat, flat)
-        inputs, targets = self._masked(encodings, flat, keys)
-        return _table(positions, sequences, inputs, targets)
+            return sequence_table(self.schema, positions, parts, flat, flat)
+        masked, targets = self._masked(encodings, flat, keys)
+        return sequence_table(self.schema, positions, parts, masked, targets)
+
+    def lengths(self, rows: pa.Table) -> list[int]:
+        """Tokens of each row before it is cut."""
+        encodings = tokenizer_of(self.tokenizer, None).encode_batch(self._content(rows, np.zeros(0, np.uint64)))
+        return [len(encoding.ids) for encoding in encodings]
+
+    def _content(
+        self,
+        rows: pa.Table,
+        keys: npt.NDArray[np.uint64],
+        augmentations: Sequence[Augmentation] = (),
+    ) -> list[Any]:
+        means = Means(self.mask_token, self.unknown_token, self.lexicons)
+        sides = []
+        for side, role in enumerate(role for role in ("text", "text_pair") if role in rows.column_names):
+            texts = rows[role].to_pylist()
+            if augmentations:
+                partner = f"partner_{role}"
+                mixed = rows[partner].to_pylist() if partner in rows.column_names else None
+                texts = augment_texts(texts, keys, augmentations, means, others=mixed, side=side)
+            sides.append(texts)
+        return sides[0] if len(sides) == 1 else list(zip(*sides, strict=True))
+
+    def _targets(self, rows: pa.Table) -> list[list[Any]]:
+        labels = rows["label"].to_pylist()
+        if self.task == "text-regression":
+            return [[label] for label in labels]
+        ids = {name: index for index, name in enumerate(self.classes)}
+        return [[ids[label]] for label in labels]
 
     def _masked(
         self, encodings: Sequence[Encoding], flat: Sequence[list[int]], keys: npt.NDArray[np.uint64]
     ) -> tuple[list[Any], list[Any]]:
-        tokenizer = _tokenizer(self.tokenizer, self.max_length)
+        tokenizer = tokenizer_of(self.tokenizer, self.max_length)
         mask_id = tokenizer.token_to_id(self.mask_token)
         assert mask_id is not None, "preparation refuses masked-lm without a mask token"
         inputs, targets = [], []
@@ -94,29 +121,6 @@ class TextEncoder:
         return inputs, targets
 
 
-@lru_cache(maxsize=4)
-def _tokenizer(text: str, max_length: int) -> Tokenizer:
-    tokenizer = Tokenizer.from_str(text)
-    tokenizer.no_padding()
-    tokenizer.enable_truncation(max_length)
-    return tokenizer
-
-
 def _parts(encoding: Encoding) -> list[Encoding]:
     """The sequences of a row: what is beyond the first one's end follows in others."""
     return [encoding, *encoding.overflowing]
-
-
-def _table(
-    positions: npt.NDArray[np.int64], sequences: Sequence[Sequence[Sequence[int]]], inputs: Any, targets: Any
-) -> pa.Table:
-    lengths = [[len(part) for part in row] for row in sequences]
-    columns = [_lists(values) for values in (lengths, inputs, targets)]
-    return pa.table([*head(positions), *columns], schema=SEQUENCES)
-
-
-def _lists(rows: Sequence[Any]) -> pa.ListArray:
-    offsets = np.zeros(len(rows) + 1, np.int32)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
-    flat = np.concatenate([np.asarray(row, np.int32) for row in rows]) if rows else np.zeros(0, np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))

@@ -1,0 +1,1 @@
+"""Augmentations: pure functions of a row and a key. Training rows only."""

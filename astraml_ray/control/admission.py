@@ -35,10 +35,6 @@ class Demand:
     cpus: float
     gpus: float
 
-    def times(self, trials: int) -> Demand:
-        """Of so many at once."""
-        return Demand(self.cpus * trials, self.gpus * trials)
-
 
 @dataclass(frozen=True)
 class Capacity:
@@ -108,12 +104,11 @@ class Hold:
     would_start_with: dict[str, Any] | None = None
 
 
-def demand_of(placement: Placement, cluster_cpus: float) -> Demand:
-    """What a placement takes, with a CPU for the data tasks where the cluster has it."""
-    workers = placement.workers * placement.cpus_per_worker
-    return Demand(
-        workers + min(_DATA_CPUS, max(0.0, cluster_cpus - workers)), placement.workers * placement.gpus_per_worker
-    )
+def demand_of(placement: Placement, cluster_cpus: float, trials: int = 1) -> Demand:
+    """What so many trials of a placement take, with a CPU for the data tasks where the cluster has it."""
+    count = trials * placement.workers
+    workers = count * placement.cpus_per_worker
+    return Demand(workers + min(_DATA_CPUS, max(0.0, cluster_cpus - workers)), count * placement.gpus_per_worker)
 
 
 def admit(
@@ -177,7 +172,7 @@ class _Room:
     def without(self, job: Waiting, demand: Demand) -> _Room:
         """What there would be if the job had not started."""
         left = self.allowances.less(job.project_id, -demand.gpus, jobs=-1)
-        return replace(self, capacity=self.capacity.less(demand.times(-1)), allowances=left)
+        return replace(self, capacity=self.capacity.less(Demand(-demand.cpus, -demand.gpus)), allowances=left)
 
 
 def _decide(job: Waiting, ahead: int, room: _Room) -> tuple[Start | Hold, _Room]:
@@ -215,11 +210,11 @@ def _widened(job: Waiting, start: Start, room: _Room) -> tuple[Start, _Room]:
     room = room.without(job, demand)
     trials = 1
     while trials < job.trials:
-        more = demand.times(trials + 1)
+        more = demand_of(start.placement, room.capacity.cpus, trials + 1)
         if not room.takes(job, more) or _takes_from(room.reserved, more, room.capacity):
             break
-        trials += 1
-    return replace(start, trials=trials), room.less(job, demand.times(trials))
+        trials, demand = trials + 1, more
+    return replace(start, trials=trials), room.less(job, demand)
 
 
 def _place(resources: Resources, capacity: Capacity) -> Placement:

@@ -177,7 +177,7 @@ class Reconciler:
     def _act(self, action: Action, cluster_cpus: float, now: float) -> None:
         match action:
             case Admit(job, placement, trials):
-                demand = demand_of(placement, cluster_cpus).times(trials)
+                demand = demand_of(placement, cluster_cpus, trials)
                 taken = {"cpus": demand.cpus, "gpus": demand.gpus, "workers": placement.workers, "trials": trials}
                 with self._store.write(self.lease) as conn:
                     started = change_status(

@@ -100,16 +100,16 @@ def trials_at_once(decisions: list[Start | Hold]) -> dict[str, int]:
 
 
 def test_a_sweep_has_as_many_trials_at_once_as_there_is_room_for() -> None:
-    """Each takes a CPU for its worker, and one for its data."""
+    """Each takes a CPU for its worker, and all together one for the data where it is left."""
     assert trials_at_once(admit([job("s", trials=3)], capacity(16), now=0.0)) == {"s": 3}
-    assert trials_at_once(admit([job("s", trials=100)], capacity(16), now=0.0)) == {"s": 8}
+    assert trials_at_once(admit([job("s", trials=100)], capacity(16), now=0.0)) == {"s": 16}
     assert trials_at_once(admit([job("s", gpus=2, trials=100)], capacity(64, 8, free_gpus=7), now=0.0)) == {"s": 3}
-    assert trials_at_once(admit([job("s", trials=100)], capacity(2), now=0.0)) == {"s": 1}
+    assert trials_at_once(admit([job("s", trials=100)], capacity(2), now=0.0)) == {"s": 2}
 
 
 def test_a_sweep_leaves_the_others_of_the_queue_what_they_need() -> None:
     queue = [job("s", priority=9, trials=100), job("a", queued_at=1.0), job("t", queued_at=2.0, trials=100)]
-    assert trials_at_once(admit(queue, capacity(16), now=10.0)) == {"s": 6, "a": 1, "t": 1}
+    assert trials_at_once(admit(queue, capacity(16), now=10.0)) == {"s": 11, "a": 1, "t": 1}
     # And what is held back for one that has waited long is not for more trials.
     late = [job("big", gpus=4, queued_at=0.0), job("s", gpus=1, queued_at=5.0, trials=4)]
     held = admit(late, capacity(64, 4, free_gpus=3), now=700.0)
@@ -123,7 +123,7 @@ def test_what_starts_together_fits_together(seed: int) -> None:
     queue = [_random_job(rng, i) for i in range(rng.randint(1, 20))]
     decisions = admit(queue, cluster, now=6000.0)
     assert sorted(d.job_id for d in decisions) == sorted(w.job_id for w in queue)
-    demands = [demand_of(d.placement, cluster.cpus).times(d.trials) for d in decisions if isinstance(d, Start)]
+    demands = [demand_of(d.placement, cluster.cpus, d.trials) for d in decisions if isinstance(d, Start)]
     assert sum(d.cpus for d in demands) <= cluster.cpus + 1e-6
     assert sum(d.gpus for d in demands) <= cluster.gpus
     for decision in decisions:

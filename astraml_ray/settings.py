@@ -15,9 +15,11 @@ from astraml_ray.errors import Problem, SpecError
 
 __all__ = [
     "RAY_ENVIRONMENT",
+    "TUNE_ENVIRONMENT",
     "WORKER_ENVIRONMENT",
     "Settings",
     "apply_ray_environment",
+    "apply_tune_environment",
     "configs_folder",
     "load_settings",
 ]
@@ -50,6 +52,19 @@ WORKER_ENVIRONMENT: Mapping[str, str] = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 31),
 }
 """The environment of the training workers' processes."""
+
+
+TUNE_ENVIRONMENT: Mapping[str, str] = {
+    # Trials have records, TensorBoard events and checkpoints of their own.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Tune's own state is never read: a sweep's ledger is.
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_RESULT_BUFFER_LENGTH": "1",
+    # Its tables are for a terminal of its own; this leaves the older output, which can be turned off.
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+"""How Ray Tune is run."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +144,11 @@ def apply_ray_environment() -> None:
     """Sets RAY_ENVIRONMENT for this process and its children. Call before `ray` is imported."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def apply_tune_environment(*, trials: int) -> None:
+    """Sets TUNE_ENVIRONMENT for this process, for so many trials at a time. Call before a Tuner is made."""
+    os.environ.update({**TUNE_ENVIRONMENT, "TUNE_MAX_PENDING_TRIALS_PG": str(trials)})
 
 
 def configs_folder() -> Path:

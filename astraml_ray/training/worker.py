@@ -23,6 +23,7 @@ from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
 from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
+from astraml_ray.spec import JobSpec
 from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
 from astraml_ray.training.batching import cutting
@@ -39,7 +40,7 @@ from astraml_ray.training.objectives.objective import Objective
 from astraml_ray.training.preparation import RunInputs
 from astraml_ray.training.records import Recorder
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.training.secrets import masked_error, masker_of, variables_of
+from astraml_ray.training.secrets import ValueOf, masked_error, masker_of, variables_of
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.tasks import objective_of
 from astraml_ray.training.timetable import Timetable
@@ -52,6 +53,7 @@ __all__ = [
     "fit_model",
     "outcome_record",
     "publish_model",
+    "set_variables",
     "split_reader",
     "train_worker",
 ]
@@ -112,7 +114,7 @@ def train_worker(config: dict[str, Any]) -> None:
             spec, values = assignment.inputs.spec, assignment.inputs.secrets
             masker = masker_of(spec, values)
             capture.hide(masker)
-            os.environ.update(variables_of(spec, values))
+            set_variables(spec, values)
             with _reporter(assignment, world) as reporter:
                 model, result = _train(assignment, world, reporter)
                 if world.world_rank == 0:
@@ -130,6 +132,11 @@ def train_worker(config: dict[str, Any]) -> None:
         ray.get(assignment.channel.finish.remote(result))
     else:
         world.barrier()
+
+
+def set_variables(spec: JobSpec, values: ValueOf | None) -> None:
+    """Gives this process the environment that a spec gives its workers."""
+    os.environ.update(variables_of(spec, values))
 
 
 def _tell_failure(channel: Any, world: World, error: BaseException) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -25,10 +24,10 @@ from astraml_ray.training.logs import capture_logs
 from astraml_ray.training.preparation import RunInputs
 from astraml_ray.training.records import Recorder, now
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.training.secrets import masked_error, masker_of, variables_of
+from astraml_ray.training.secrets import masked_error, masker_of
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.timetable import Timetable
-from astraml_ray.training.worker import Assignment, fit_model, outcome_record, split_reader
+from astraml_ray.training.worker import Assignment, fit_model, outcome_record, set_variables, split_reader
 
 __all__ = ["Session", "Step", "past_records"]
 
@@ -96,7 +95,7 @@ class Session:
                 spec, values = self._inputs.spec, self._inputs.secrets
                 masker = masker_of(spec, values)
                 capture.hide(masker)
-                os.environ.update(variables_of(spec, values))
+                set_variables(spec, values)
                 self._steps.put(Step("finished", self._train()))
             except BaseException as error:
                 _LOG.exception("the trial failed")

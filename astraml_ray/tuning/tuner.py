@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import uuid
@@ -15,6 +14,7 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
+from astraml_ray.settings import apply_tune_environment
 from astraml_ray.spec.placement import Placement
 from astraml_ray.training.failures import classify
 from astraml_ray.tuning.director import Director
@@ -22,16 +22,6 @@ from astraml_ray.tuning.trainable import Shared, TrialPlace
 
 __all__ = ["run_trials"]
 
-_ENVIRONMENT = {
-    # Trials have records, TensorBoard events and checkpoints of their own.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    # Tune's own state is never read: the ledger is.
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
-    # Its tables are for a terminal of its own; this leaves the older output, which can be turned off.
-    "RAY_AIR_NEW_OUTPUT": "0",
-}
 _ENDLESS = 1_000_000
 _TEAM_CPUS = 0.01
 
@@ -48,7 +38,7 @@ def run_trials(
         max_failures: How often a trial whose process died is tried again, from its checkpoint.
         over: Asked many times a second.
     """
-    os.environ.update(_ENVIRONMENT | {"TUNE_MAX_PENDING_TRIALS_PG": str(director.concurrent)})
+    apply_tune_environment(trials=director.concurrent)
     scratch = Path(tempfile.gettempdir()) / "astraml-ray-tune" / uuid.uuid4().hex
     place: Any = tune.with_parameters(TrialPlace, shared=shared)
     try:

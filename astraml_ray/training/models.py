@@ -202,11 +202,14 @@ def load_tokenizer(blueprint: Blueprint, texts: Callable[[], Sequence[str]]) -> 
     made = tokenizers.Tokenizer.from_str(
         train_tokenizer(texts(), kind=blueprint.tokenizer_kind, vocab_size=blueprint.vocab_size)
     )
+    given = ["input_ids", "attention_mask"]
     if blueprint.tokenizer_kind == "wordpiece":
         names = {"unk": "[UNK]", "pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+        given.append("token_type_ids")  # as BERT's; of pairs they are trained with
     else:
         names = {"unk": "<|endoftext|>", "bos": "<|endoftext|>", "eos": "<|endoftext|>", "pad": "<|endoftext|>"}
-    return PreTrainedTokenizerFast(tokenizer_object=made, **{f"{role}_token": token for role, token in names.items()})
+    roles = {f"{role}_token": token for role, token in names.items()}
+    return PreTrainedTokenizerFast(tokenizer_object=made, model_input_names=given, **roles)
 
 
 def context_length(config: Any, tokenizer: Any, wanted: int | None) -> int:

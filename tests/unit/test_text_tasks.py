@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 from astraml_ray.data.encoding.encoder import encoder_from_plain, encoder_to_plain
 from astraml_ray.data.encoding.schema import IGNORED
@@ -37,23 +37,8 @@ from astraml_ray.training.tasks import TASKS, objective_of
 from astraml_ray.training.timetable import Timetable
 from astraml_ray.training.worker import split_reader
 
-WORDS = [*"apple pear plum fig melon iron zinc copper tin lead owl crow finch wren jay".split(" ")]
-    "apple",
-    "pear",
-    "plum",
-    "fig",
-    "melon",
-    "iron",
-    "zinc",
-    "copper",
-    "tin",
-    "lead",
-    "owl",
-    "crow",
-    "finch",
-    "wren",
-    "jay",
-]
+_MORE = ["iron", "zinc", "copper", "tin", "lead", "owl", "crow", "finch", "wren", "jay"]
+WORDS = ["apple", "pear", "plum", "fig", "melon", *_MORE]
 NAMES = ["Anna", "Bert", "Carla", "Dora", "Emil"]
 TOWNS = ["Bonn", "Calais", "Delft", "Essen"]
 
@@ -194,7 +179,7 @@ def test_k_micro_batches_of_b_equal_one_of_kb(setting: Setting) -> None:
     pairs = zip(weights_of(whole).values(), weights_of(parts).values(), strict=True)
     assert max(float((a - b).abs().max()) for a, b in pairs) < 1e-6
     losses = [[r["validation/loss"] for r in records if "validation/loss" in r][-1] for records in (first, second)]
-    assert losses[0] == pytest.approx(losses[1], abs=1e-9)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
 
 def test_inputs_survive_the_run_folder(setting: Setting, tmp_path: Path) -> None:
@@ -216,7 +201,8 @@ def encode(inputs: RunInputs, split: str = "train") -> tuple[pa.Table, pa.Table]
 def test_pairs_are_cut_and_told_apart_as_transformers_does(tmp_path: Path, length: int) -> None:
     inputs = inputs_of(write(tmp_path, "pairs"), "pairs", hyperparams={"max_length": length})
     rows, table = encode(inputs)
-    peer: PreTrainedTokenizerFast = inputs.tokenizer
+    inputs.tokenizer.save_pretrained(tmp_path / "saved")
+    peer = AutoTokenizer.from_pretrained(tmp_path / "saved")  # what whoever uses the model has
     expected = peer(
         rows["text"].to_pylist(), rows["text_pair"].to_pylist(), truncation="longest_first", max_length=length
     )

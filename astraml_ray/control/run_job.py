@@ -108,7 +108,14 @@ class RunJob:
         message = "the sweep starts" if number == 1 else "the sweep goes on"
         self._take_record({"event": "attempt_started", "message": message, "attempt": number, "step": 0, "divisor": 1})
         watcher = Watcher(self._take_record, self.stop, on_lines=self._take_attempt_lines)
-        result = run_sweep(inputs, self._folder, watcher, load_settings(), local_cores=self._local_cores)
+        result = run_sweep(
+            inputs,
+            self._folder,
+            watcher,
+            load_settings(),
+            local_cores=self._local_cores,
+            most=self._order.get("trials_at_once"),
+        )
         return _end(_STATUS[result["status"]], result["reason"], None, result=result)
 
     def _inputs(self) -> RunInputs:

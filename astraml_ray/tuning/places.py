@@ -16,7 +16,13 @@ _DATA_CPUS = 1.0
 
 
 def arrange(
-    sweep: Sweep, resources: Resources, *, cpus: float, gpus: float, local_cores: int | None
+    sweep: Sweep,
+    resources: Resources,
+    *,
+    cpus: float,
+    gpus: float,
+    local_cores: int | None,
+    most: int | None = None,
 ) -> tuple[Placement, int]:
     """Fits trials to a cluster. A trial that has its place needs no more, so trials never wait for each other.
 
@@ -26,6 +32,7 @@ def arrange(
         cpus: Logical CPUs of the cluster.
         gpus: GPUs of the cluster.
         local_cores: Cores of this machine if the cluster is this machine alone, else None.
+        most: Trials at a time that the cluster has admitted; None is as many as it holds.
 
     Returns:
         The placement of a trial, and how many of them there are at a time.
@@ -39,7 +46,7 @@ def arrange(
     room = math.floor((cpus - spare) / (placement.cpus_per_worker * workers) + 1e-9)
     if placement.gpus_per_worker:
         room = min(room, math.floor(gpus / workers))
-    concurrent = max(1, min(room, sweep.count, sweep.max_concurrent or room))
+    concurrent = max(1, min(room, sweep.count, sweep.max_concurrent or room, most or room))
     if local_cores is None or placement.gpus_per_worker:
         return placement, concurrent
     threads = resources.threads_per_worker

@@ -88,7 +88,13 @@ def begin_sweep(spec: JobSpec, inputs: RunInputs, folder: RunFolder) -> None:
 
 
 def run_sweep(
-    inputs: RunInputs, folder: RunFolder, watcher: Watcher, settings: Settings, *, local_cores: int | None
+    inputs: RunInputs,
+    folder: RunFolder,
+    watcher: Watcher,
+    settings: Settings,
+    *,
+    local_cores: int | None,
+    most: int | None = None,
 ) -> dict[str, Any]:
     """Runs a sweep that was begun to its end, or goes on with it; one that is over answers with its result.
 
@@ -99,6 +105,7 @@ def run_sweep(
             each trial.
         settings: Of this process.
         local_cores: Cores of this machine if the cluster is this machine alone, else None.
+        most: Trials at a time that the cluster has admitted; None is as many as it holds.
 
     Returns:
         As run_attempts, of the best trial, and `sweep`.
@@ -122,6 +129,7 @@ def run_sweep(
         cpus=total.get("CPU", 0.0),
         gpus=total.get("GPU", 0.0),
         local_cores=local_cores,
+        most=most,
     )
     inputs = _placed(inputs, placement)
     with run_channel() as channel:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from astraml_ray.errors import Problem, SpecError
+from astraml_ray.spec.augmentation import check_augmentations
 from astraml_ray.spec.job import JobSpec
 
 __all__ = ["build_spec", "changed", "dump_spec", "merge_document", "parse_document", "parse_spec", "read_document"]
@@ -176,7 +177,7 @@ def parse_spec(data: Mapping[str, Any], *, source: str = "spec") -> JobSpec:
         SpecError: With every problem found, each under its JSON pointer.
     """
     try:
-        return JobSpec.model_validate_json(json.dumps(data, default=str))
+        spec = JobSpec.model_validate_json(json.dumps(data, default=str))
     except ValidationError as error:
         details = error.errors(include_url=False)
         problems = [_problem(detail, data) for detail in details[:_MAX_PROBLEMS]]
@@ -186,6 +187,9 @@ def parse_spec(data: Mapping[str, Any], *, source: str = "spec") -> JobSpec:
         raise SpecError(unique, source=source) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise SpecError([Problem("", f"is not plain data: {error}")], source=source) from error
+    if spec.task != "auto":
+        check_augmentations(spec.augmentation, spec.task)
+    return spec
 
 
 def dump_spec(spec: JobSpec) -> str:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from astraml_ray.errors import Problem, SpecError
+from astraml_ray.spec.augmentation import misfits
 from astraml_ray.spec.job import JobSpec
 from astraml_ray.spec.sweep_checks import sweep_problems
 
@@ -187,10 +188,12 @@ def parse_spec(data: Mapping[str, Any], *, source: str = "spec") -> JobSpec:
         raise SpecError(unique, source=source) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise SpecError([Problem("", f"is not plain data: {error}")], source=source) from error
+    problems = misfits(spec.augmentation, spec.task) if spec.task != "auto" else []
     if spec.sweep is not None:
         known = [".".join(path) for path in field_paths()]
-        if problems := sweep_problems(spec.sweep, data, parse_spec, known):
-            raise SpecError(problems[:_MAX_PROBLEMS], source=source)
+        problems += sweep_problems(spec.sweep, data, parse_spec, known)
+    if problems:
+        raise SpecError(problems[:_MAX_PROBLEMS], source=source)
     return spec
 
 

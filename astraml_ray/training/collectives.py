@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -32,6 +33,12 @@ class World:
         dist.all_reduce(tensor)
         result: list[float] = tensor.tolist()
         return result
+
+    def share(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Gives world rank 0's values to all workers, in place."""
+        if self.world_size > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, 0)
 
     def barrier(self) -> None:
         """Waits for all workers."""

@@ -59,6 +59,8 @@ def evaluate(
 ) -> dict[str, float] | None:
     """Metrics of a set, the same on every worker; None if a worker was interrupted.
 
+    The model scored is world rank 0's, which is the one that is saved: each worker's BatchNorm has seen other rows.
+
     Args:
         model: Called without gradients, in eval mode.
         rows: This worker's share.
@@ -68,6 +70,7 @@ def evaluate(
         autocast: The precision's context.
         interrupted: Asked between batches; a stop must not wait for a long set.
     """
+    world.share(model.buffers())
     was_training = model.training
     model.eval()
     sums = np.zeros(objective.sums)

@@ -75,4 +75,4 @@ def test_the_wheel_works_from_any_folder(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert done.stdout.split() == [str(tmp_path / "site" / "astraml_ray" / "configs"), "5"]
+    assert done.stdout.split() == [str(tmp_path / "site" / "astraml_ray" / "configs"), "7"]

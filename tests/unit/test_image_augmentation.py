@@ -1,4 +1,4 @@
-"""Augmentation of images: pure functions of a row and its key, the same in the stream and on a device, never elsewhere."""
+"""Augmentation of images: a pure function of a row and its key, the same in the stream and on a device."""
 
 from __future__ import annotations
 
@@ -255,6 +255,12 @@ def test_what_does_not_suit_the_task_is_refused_before_anything_runs(
     with pytest.raises(SpecError) as caught:
         prepared(folder, augmentation=augmentation)
     assert [problem.param for problem in caught.value.problems] == [param]
+
+
+def test_a_spec_that_names_its_task_is_refused_when_it_is_read() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec({"dataset": "d", "model": "m", "task": "text-classification", "augmentation": [{"type": "flip"}]})
+    assert caught.value.problems[0].param == "/augmentation/0"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import multiprocessing
 import struct
 import zlib
 from collections.abc import Callable
@@ -16,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from PIL import Image
 from torch.nn import functional
 
@@ -29,7 +33,7 @@ from astraml_ray.spec.loading import parse_spec
 from astraml_ray.training.batching import Cut
 from astraml_ray.training.checkpoint import MemoryCheckpoints, weights_of
 from astraml_ray.training.collectives import World
-from astraml_ray.training.evaluation import EvaluationRows
+from astraml_ray.training.evaluation import EvaluationRows, evaluate
 from astraml_ray.training.image_inputs import image_encoder, save_processor
 from astraml_ray.training.loop import Outcome, train
 from astraml_ray.training.models import Blueprint, build_model, find_blueprint, load_config
@@ -38,7 +42,7 @@ from astraml_ray.training.preparation import RunInputs, load_inputs, prepare, st
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.tasks import objective_of
 from astraml_ray.training.timetable import Timetable
-from astraml_ray.training.worker import split_reader
+from astraml_ray.training.worker import _publish, split_reader
 from tests.unit.images import drawing, encoded, image_rows, write_images
 from tests.unit.test_loop import Log
 
@@ -303,21 +307,23 @@ def fit(inputs: RunInputs, *, world: World | None = None, **more: Any) -> tuple[
     config.num_labels = len(inputs.manifest.labels)
     model = build_model(spec.task, config, blueprint, seed=spec.seed)
     timetable = Timetable.of(spec.hyperparams, inputs.train_rows)
-    reader, log = split_reader(inputs, "train", 1), Log()
+    reader, log = split_reader(inputs, "train", world.world_size), Log()
     outcome = train(
         model,
         lambda position: micro_batches(
-            local_blocks(reader, epochs=timetable.epochs, position=position),
+            local_blocks(reader, epochs=timetable.epochs, world_rank=world.world_rank, position=position),
             schema=inputs.encoder.schema,
             rows_per_epoch=timetable.rows,
             batch_size=timetable.batch_size,
             epochs=timetable.epochs,
+            world_rank=world.world_rank,
+            world_size=world.world_size,
             position=position,
         ),
         timetable=timetable,
         hyper=spec.hyperparams,
         objective=more.pop("objective", None) or objective_of(spec.task, "abc", images=inputs.encoder),  # type: ignore[arg-type]
-        validation=EvaluationRows(split_reader(inputs, "validation", 1), 0),
+        validation=EvaluationRows(split_reader(inputs, "validation", world.world_size), world.world_rank),
         checkpoints=more.pop("checkpoints", None) or MemoryCheckpoints(),
         reporter=log,
         world=world,
@@ -347,6 +353,45 @@ def test_a_resumed_run_is_bit_identical_with_batchnorm(inputs: RunInputs) -> Non
     assert sum("running_var" in name for name in names) >= 5
     for name, tensor in weights_of(resumed).items():
         assert torch.equal(tensor, names[name]), name
+
+
+def _worker(rank: int, inputs: RunInputs, folder: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{folder}/r", rank=rank, world_size=2)
+    outcome, model, _ = fit(inputs, world=World(rank, 2))
+    torch.save((outcome.progress.best_metrics, model.state_dict()), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_workers_score_and_save_one_model_also_when_one_is_idle(folder: Path, tmp_path: Path) -> None:
+    """The last micro-batch of an epoch has one row: the second worker has none, and takes part all the same."""
+    hyper = {"batch_size": 17, "epochs": 1, "lr": 1e-3, "eval_every": "1 epoch"}
+    inputs = prepared(folder, hyperparams=hyper)
+    multiprocessing.set_forkserver_preload([__name__])
+    mp.start_processes(_worker, (inputs, str(tmp_path)), nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
+    (metrics, state), (others, other) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert metrics == others
+    assert all(torch.equal(state[name], other[name]) for name in state)
+    blueprint = Blueprint(None, None, True, TINY)
+    config = load_config(blueprint)
+    config.num_labels = 3
+    model = build_model("image-classification", config, blueprint, seed=0)
+    model.load_state_dict(state)
+    rows = EvaluationRows(split_reader(inputs, "validation", 1), 0)
+    objective = objective_of("image-classification", 3, images=inputs.encoder)  # type: ignore[arg-type]
+    alone = evaluate(model, rows, objective, World(), cut=Cut(0, 17), autocast=contextlib.nullcontext)
+    assert alone == pytest.approx(metrics, rel=1e-5)
+
+
+def test_a_published_model_is_read_by_transformers(inputs: RunInputs, tmp_path: Path) -> None:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    model = build_model(inputs.spec.task, inputs.config, inputs.blueprint, seed=0).eval()
+    _publish(model, inputs, RunFolder(str(tmp_path / "run")))
+    path = tmp_path / "run" / "model"
+    published = AutoModelForImageClassification.from_pretrained(path)
+    pixels = AutoImageProcessor.from_pretrained(path)(Image.fromarray(drawing("bars", RNG)), return_tensors="pt")
+    assert torch.allclose(published(**pixels).logits, model(**pixels).logits, atol=1e-5)
+    assert published.config.id2label == {0: "bars", 1: "columns", 2: "disc"}
 
 
 def test_nothing_but_data_moves_batchnorms_statistics() -> None:

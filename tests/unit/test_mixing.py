@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch.nn import functional
 from astraml_ray.data.encoding.images import ImageEncoder, pixels_of
 from astraml_ray.data.image_augmentation import mix_pixels
 from astraml_ray.data.keyed import row_keys
-from astraml_ray.data.microbatches import local_blocks
+from astraml_ray.data.microbatches import local_blocks, micro_batches
 from astraml_ray.data.mixing import draw_mixtures, mixings_of, partners_of, weights_of_partners, with_partners
+from astraml_ray.data.plan import epoch_blocks
 from astraml_ray.errors import DataError
 from astraml_ray.spec.image_augmentation import CutMix, Flip, MixUp
 from astraml_ray.training.batching import Cut
@@ -108,11 +110,24 @@ def mixed_inputs(folder: Path, where: str = "stream") -> RunInputs:
 @pytest.mark.parametrize("where", ["stream", "device"])
 @pytest.mark.parametrize("world_size", [2, 5])
 def test_mixtures_do_not_depend_on_the_number_of_workers(folder: Path, where: str, world_size: int) -> None:
+    """Through padded blocks, as the stream has them."""
     inputs = mixed_inputs(folder, where)
     whole = pa.concat_tables(local_blocks(split_reader(inputs, "train", 1)))
-    reader = split_reader(inputs, "train", world_size)
-    ranks = [pa.concat_tables(local_blocks(reader, world_rank=rank)) for rank in range(world_size)]
-    assert pa.concat_tables(ranks).sort_by("position").equals(whole)
+    reader = replace(split_reader(inputs, "train", world_size), batch_size=7)
+    split, parts = inputs.manifest.splits["train"], []
+    for rank in range(world_size):
+        blocks = [reader.read_padded(block, rank) for block in epoch_blocks(split.rows, split.sizes, seed=0, epoch=0)]
+        batches = micro_batches(
+            blocks,
+            schema=inputs.encoder.schema,
+            rows_per_epoch=120,
+            batch_size=7,
+            epochs=1,
+            world_rank=rank,
+            world_size=world_size,
+        )
+        parts += [batch.table for batch in batches]
+    assert pa.concat_tables(parts).sort_by("position").equals(whole)
 
 
 def test_a_mixed_row_is_made_of_two_rows_of_the_dataset(folder: Path) -> None:

@@ -47,7 +47,7 @@ def decode_image(
                 raise UnreadableImage(f"claims {opened.width}x{opened.height} pixels, more than {MAX_PIXELS:,}")
             # A large JPEG is decoded at a half, a quarter or an eighth, still twice as large as what is kept.
             side = 2 * max(short_edge or 0, height, width)
-            opened.draft(None, (side, side))  # type: ignore[arg-type]
+            opened.draft(None, (side, side))
             opened.load()
             image = _rgb(_upright(opened))
             return np.asarray(_resized(image, height, width, short_edge, resample), np.uint8)
@@ -78,13 +78,13 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 def _resized(image: Image.Image, height: int, width: int, short_edge: int | None, resample: int) -> Image.Image:
     """The centre at the size wanted, in one step: a strip of one pixel is not first made a thousand times as long."""
-    if short_edge is None:
-        box = (0.0, 0.0, float(image.width), float(image.height))
-    else:
+    whole = (0.0, 0.0, float(image.width), float(image.height))
+    box = whole
+    if short_edge is not None:
         scale = min(image.width, image.height) / short_edge
         wide, high = min(image.width, width * scale), min(image.height, height * scale)
         left, top = (image.width - wide) / 2, (image.height - high) / 2
         box = (left, top, left + wide, top + high)
-    if image.size == (width, height) == (box[2] - box[0], box[3] - box[1]):
+    if image.size == (width, height) and box == whole:
         return image
     return image.resize((width, height), Image.Resampling(resample), box=box)

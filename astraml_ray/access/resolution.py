@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -15,9 +16,11 @@ from astraml_ray.access.machine_files import guard_files
 from astraml_ray.access.measures import gpus_of
 from astraml_ray.access.permissions import Permission
 from astraml_ray.access.quotas import Quota, Usage, decide_all, require_submit
+from astraml_ray.access.sweeps import sweep_problems
 from astraml_ray.access.targets import AllowedTargets, guard_document
 from astraml_ray.access.tokens import Principal, principal_of
 from astraml_ray.access.vault import require_secrets
+from astraml_ray.errors import Problem
 from astraml_ray.store.access_tables import ORGANISATION
 from astraml_ray.store.policies import PolicyRecord
 from astraml_ray.store.projects import find_project, find_quota, memberships_of
@@ -52,12 +55,24 @@ def resolve_document(
         PolicyUnreadableError: A newer release wrote a policy.
         TargetNotAllowedError: It leads to an address or a file that is not for it.
     """
-    organisation, project = policies
-    outcome = apply_policies(document, organisation=InForce.of(organisation), project=InForce.of(project))
+    organisation, project = (InForce.of(policy) for policy in policies)
+    outcome = apply_policies(document, organisation=organisation, project=project)
     outcome.raise_for_violations(within)
-    problems = guard_document(outcome.document, allowed=targets)
-    if not principal.may(Permission.PROJECT_CREATE, None):
-        problems += guard_files(outcome.document, allowed=targets)
+
+    def forbidden(made: Mapping[str, Any]) -> list[Problem]:
+        files = [] if principal.may(Permission.PROJECT_CREATE, None) else guard_files(made, allowed=targets)
+        return [*guard_document(made, allowed=targets), *files]
+
+    problems = forbidden(outcome.document)
+    if outcome.spec.sweep is not None and not problems:
+        base = {key: value for key, value in document.items() if key != "sweep"}
+
+        def rules(values: Mapping[str, Any]) -> tuple[Outcome, list[Problem]]:
+            trial = apply_policies(base, organisation=organisation, project=project, sweep=values)
+            return trial, forbidden(trial.document)
+
+        breaches, problems = sweep_problems(outcome.spec.sweep, rules)
+        replace(outcome, problems=breaches).raise_for_violations(within)
     if problems:
         raise TargetNotAllowedError(problems)
     return outcome

@@ -11,9 +11,11 @@ from pydantic import Field, JsonValue, StringConstraints, field_validator, model
 
 from astraml_ray.spec.base import Duration, SpecModel, seconds_of
 
-__all__ = ["MAX_TRIALS", "Budget", "Distribution", "Sweep"]
+__all__ = ["MAX_TRIALS", "MAX_VALUES", "Budget", "Distribution", "Sweep"]
 
 MAX_TRIALS = 2000
+MAX_VALUES = 400
+"""Values of all parameters together: each is checked before anything runs."""
 ParameterPath = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=200)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -142,6 +144,14 @@ class Sweep(SpecModel):
             inside = [other for other in parameters if other.startswith(f"{path}.")]
             if inside:
                 raise ValueError(f"{inside[0]} is a part of {path}: only one of them can vary")
+        return parameters
+
+    @field_validator("parameters")
+    @classmethod
+    def _few_enough_to_check(cls, parameters: dict[str, Distribution]) -> dict[str, Distribution]:
+        values = sum(len(found.probes()) for found in parameters.values())
+        if values > MAX_VALUES:
+            raise ValueError(f"the parameters list {values} values, over {MAX_VALUES}: give ranges, or fewer of them")
         return parameters
 
     @model_validator(mode="after")

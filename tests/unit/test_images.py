@@ -42,7 +42,7 @@ from astraml_ray.training.preparation import RunInputs, load_inputs, prepare, st
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.tasks import objective_of
 from astraml_ray.training.timetable import Timetable
-from astraml_ray.training.worker import _publish, split_reader
+from astraml_ray.training.worker import publish_model, split_reader
 from tests.unit.images import drawing, encoded, image_rows, write_images
 from tests.unit.test_loop import Log
 
@@ -377,7 +377,7 @@ def test_two_workers_score_and_save_one_model_also_when_one_is_idle(folder: Path
     model = build_model("image-classification", config, blueprint, seed=0)
     model.load_state_dict(state)
     rows = EvaluationRows(split_reader(inputs, "validation", 1), 0)
-    objective = objective_of("image-classification", 3, images=inputs.encoder)  # type: ignore[arg-type]
+    objective = objective_of("image-classification", "abc", images=inputs.encoder)  # type: ignore[arg-type]
     alone = evaluate(model, rows, objective, World(), cut=Cut(0, 17), autocast=contextlib.nullcontext)
     assert alone == pytest.approx(metrics, rel=1e-5)
 
@@ -386,7 +386,7 @@ def test_a_published_model_is_read_by_transformers(inputs: RunInputs, tmp_path: 
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     model = build_model(inputs.spec.task, inputs.config, inputs.blueprint, seed=0).eval()
-    _publish(model, inputs, RunFolder(str(tmp_path / "run")))
+    publish_model(model, inputs, RunFolder(str(tmp_path / "run")))
     path = tmp_path / "run" / "model"
     published = AutoModelForImageClassification.from_pretrained(path)
     pixels = AutoImageProcessor.from_pretrained(path)(Image.fromarray(drawing("bars", RNG)), return_tensors="pt")

@@ -16,10 +16,21 @@ import pyarrow.json as pa_json
 import pyarrow.parquet as pq
 
 from astraml_ray.data.credentials import Access
-from astraml_ray.data.objects import ObjectInfo, open_object
+from astraml_ray.data.objects import ObjectInfo, open_object, reading
 from astraml_ray.errors import DataError
 
-__all__ = ["LINE_FRAGMENT_BYTES", "Fragment", "format_of", "fragments_of", "read_fragment", "schema_of"]
+__all__ = [
+    "LINE_FRAGMENT_BYTES",
+    "LINE_READERS",
+    "Fragment",
+    "format_of",
+    "fragments_of",
+    "head_of",
+    "read_fragment",
+    "read_lines",
+    "schema_of",
+    "select_columns",
+]
 
 LINE_FRAGMENT_BYTES = 8 << 20
 _SUFFIXES = {
@@ -119,11 +130,17 @@ def _last_line_end(chunk: bytes, inside: bool) -> int:
 
 def schema_of(info: ObjectInfo, kind: str, access: Access) -> pa.Schema:
     """The schema of an object, from its footer or its first lines."""
+    if kind != "parquet":
+        return read_fragment(info, head_of(info, kind, access), kind, None, access).schema
     with open_object(info, access) as file:
-        if kind == "parquet":
-            return pq.ParquetFile(file).schema_arrow
-        head = next(_line_cuts(file, info.size, quoted=kind == "csv"), (0, 0))
-    return read_fragment(info, Fragment(0, -1, head[1], start=0, stop=head[1]), kind, None, access).schema
+        return pq.ParquetFile(file).schema_arrow
+
+
+def head_of(info: ObjectInfo, kind: str, access: Access) -> Fragment:
+    """The first fragment of a file of lines."""
+    with open_object(info, access) as file:
+        _, stop = next(_line_cuts(file, info.size, quoted=kind == "csv"), (0, 0))
+    return Fragment(0, -1, stop, start=0, stop=stop)
 
 
 def read_fragment(
@@ -134,18 +151,34 @@ def read_fragment(
     Raises:
         DataError: The object changed, is damaged, or lacks a column.
     """
-    with open_object(info, access) as file:
-        if kind == "parquet":
+    if kind == "parquet":
+        with open_object(info, access) as file:
             parquet = pq.ParquetFile(file, pre_buffer=True)
             _check_columns(info, parquet.schema_arrow.names, columns)
             return parquet.read_row_group(fragment.group, columns=columns, use_threads=False)
+    data, header = read_lines(info, fragment, kind, access)
+    with reading(info.uri, access):
+        table = LINE_READERS[kind](info, data, header)
+    return select_columns(info, table, columns)
+
+
+def read_lines(info: ObjectInfo, fragment: Fragment, kind: str, access: Access) -> tuple[bytes, bytes]:
+    """The bytes of a fragment of lines, and the header that its object has before it."""
+    with open_object(info, access) as file:
         file.seek(fragment.start)
         data = file.read(fragment.stop - fragment.start)
-        header = b""
-        if kind == "csv" and fragment.start:
-            file.seek(0)
-            header = file.readline()
-        table = _LINE_READERS[kind](info, data, header)
+        if kind != "csv" or not fragment.start:
+            return data, b""
+        file.seek(0)
+        return data, file.readline()
+
+
+def select_columns(info: ObjectInfo, table: pa.Table, columns: list[str] | None) -> pa.Table:
+    """The wanted columns of a table.
+
+    Raises:
+        DataError: One is missing.
+    """
     _check_columns(info, table.column_names, columns)
     return table.select(columns) if columns else table
 
@@ -193,7 +226,7 @@ def _read_text(info: ObjectInfo, data: bytes, header: bytes) -> pa.Table:
     return pa.table({"text": pa.array([line for line in lines if line.strip()], pa.string())})
 
 
-_LINE_READERS: dict[str, Callable[[ObjectInfo, bytes, bytes], pa.Table]] = {
+LINE_READERS: dict[str, Callable[[ObjectInfo, bytes, bytes], pa.Table]] = {
     "jsonl": _read_jsonl,
     "csv": _read_csv,
     "text": _read_text,

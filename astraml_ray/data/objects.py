@@ -15,7 +15,7 @@ import pyarrow as pa
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, ProfileNotFound
 
 from astraml_ray.data.credentials import OWN, Access
-from astraml_ray.errors import AstraError, DataError, InfrastructureError
+from astraml_ray.errors import AstraError, DamagedError, DataError, InfrastructureError
 
 __all__ = ["ObjectInfo", "describe", "join", "list_objects", "open_object", "reading", "resolve"]
 
@@ -82,7 +82,7 @@ def _explained(uri: str) -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), or name a secret that holds some: dataset.credentials",
         ) from error
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
-        raise DataError(
+        raise DamagedError(
             f"is damaged or not what its name says: {_first_line(error)}",
             param=uri,
             hint="write the object again, or take it out of the dataset",
@@ -108,7 +108,7 @@ def _storage_failure(uri: str, error: BaseException) -> AstraError:
             hint="check the credentials: this machine's, or those of dataset.credentials",
         )
     if "Parquet" in text or "thrift" in text.lower():
-        return DataError(f"is damaged: {text}", param=uri, hint="write the object again")
+        return DamagedError(f"is damaged: {text}", param=uri, hint="write the object again")
     return InfrastructureError(f"reading failed: {text}", param=uri)
 
 

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.formats import Fragment, read_fragment
+from astraml_ray.data.bad_rows import BadRow, CheckImage, find_bad_rows
+from astraml_ray.data.columns import Target
+from astraml_ray.data.formats import Fragment
 from astraml_ray.data.manifest import Manifest, Split
+from astraml_ray.data.raw_rows import RawRows, place_of, read_raw
 from astraml_ray.data.values import as_images, as_numbers, as_words, plain_strings
 from astraml_ray.errors import DataError
 
-__all__ = ["content_hash", "hash_rows", "read_columns", "read_rows"]
+__all__ = ["Checked", "content_hash", "hash_rows", "read_checked", "read_columns", "read_rows"]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A fragment, the bad rows apart.
+
+    Attributes:
+        table: The good rows, as read_rows gives them.
+        bad: The others.
+        raw: All rows that parse, as they are in the file.
+    """
+
+    table: pa.Table
+    bad: tuple[BadRow, ...]
+    raw: RawRows
+
+
 def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
-    """The rows of one fragment that belong to a split.
+    """The rows of one fragment that belong to a split; those that the manifest leaves out do not.
 
     Returns:
         A column for each role of the manifest: `text`, `text_pair` (string), `tokens` (list of strings), `image`
@@ -29,7 +50,7 @@ def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
         DataError: Naming object and row: a null, a damaged or changed object, a wrong count.
     """
     fragment = split.fragments[index]
-    table = read_columns(manifest, fragment)
+    table = read_columns(manifest, fragment, split.left_out[index] if split.left_out else ())
     if split.side != "all":
         low = hash_rows(table) < np.uint64(manifest.threshold)
         table = table.filter(pa.array(low if split.side == "low" else ~low))
@@ -43,19 +64,45 @@ def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
     return table
 
 
-def read_columns(manifest: Manifest, fragment: Fragment) -> pa.Table:
-    """All rows of a fragment, as read_rows gives them."""
-    info = manifest.objects[fragment.source]
-    kind = manifest.formats[fragment.source]
-    names = list(dict.fromkeys(manifest.columns.values()))
-    table = read_fragment(info, fragment, kind, names, manifest.access)
-    where = (
-        f"{info.uri}, row group {fragment.group}" if kind == "parquet" else f"{info.uri}, from byte {fragment.start}"
-    )
+def read_columns(manifest: Manifest, fragment: Fragment, left_out: Sequence[int] = ()) -> pa.Table:
+    """All rows of a fragment but some, as read_rows gives them.
+
+    Raises:
+        DataError: A row that is not left out is bad.
+    """
+    raw = read_raw(manifest, fragment, tolerant=bool(left_out))
+    return _by_role(manifest, fragment, raw.without(left_out))
+
+
+def read_checked(manifest: Manifest, fragment: Fragment, check_image: CheckImage | None = None) -> Checked:
+    """All rows of a fragment, the bad ones told apart; where the manifest has classes, other labels are bad.
+
+    Raises:
+        DamagedError: The fragment as a whole cannot be read.
+        DataError: The dataset does not suit the task.
+    """
+    raw = read_raw(manifest, fragment, tolerant=True)
+    found = find_bad_rows(raw.table, manifest.columns, manifest.target, manifest.labels, check_image)
+    bad = tuple(sorted([*raw.bad, *(replace(one, row=int(raw.origins[one.row])) for one in found)]))
+    return Checked(_by_role(manifest, fragment, raw.without([one.row for one in bad])), bad, raw)
+
+
+def _by_role(manifest: Manifest, fragment: Fragment, table: pa.Table) -> pa.Table:
+    where = place_of(manifest, fragment)
+    if not table.num_rows:
+        return pa.table({role: pa.array([], _type(role, manifest.target)) for role in manifest.columns})
     rows = {role: _typed(table[name], role, name, manifest, where) for role, name in manifest.columns.items()}
     if manifest.target == "tags":
         _check_tags(rows["tokens"], rows["label"], manifest.columns["label"], where)
     return pa.table(rows)
+
+
+def _type(role: str, target: Target | None) -> pa.DataType:
+    if role == "tokens" or (role == "label" and target == "tags"):
+        return pa.list_(pa.string())
+    if role == "label" and target == "number":
+        return pa.float64()
+    return pa.binary() if role == "image" else pa.string()
 
 
 def _typed(column: pa.ChunkedArray, role: str, name: str, manifest: Manifest, where: str) -> pa.ChunkedArray:

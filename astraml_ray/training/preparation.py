@@ -17,13 +17,14 @@ from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.plan import epoch_blocks
 from astraml_ray.data.prepare import build_manifest
+from astraml_ray.data.quarantine import quarantined
 from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import DataError, ModelError, Problem, SpecError
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.job import Task
 from astraml_ray.spec.loading import dump_spec, parse_document, parse_spec
-from astraml_ray.training.advice import advise
+from astraml_ray.training.advice import advise, left_out_warnings
 from astraml_ray.training.models import (
     Blueprint,
     adapt_config,
@@ -109,7 +110,7 @@ def prepare(spec: JobSpec, settings: Settings, *, secrets: ValueOf | None = None
         validation_rows=manifest.splits["validation"].total_rows,
         truncated_share=_truncated_share(inputs),
     )
-    return inputs, warnings
+    return inputs, [*left_out_warnings(manifest, spec.dataset.on_bad_row), *warnings]
 
 
 def _task_of(wanted: Task, manifest: Manifest, config: Any) -> Any:
@@ -171,6 +172,8 @@ def store_inputs(inputs: RunInputs, folder: RunFolder) -> None:
         inputs.config.save_pretrained(temporary)
         inputs.tokenizer.save_pretrained(temporary)
         folder.upload(Path(temporary), "inputs")
+    if inputs.spec.dataset.on_bad_row == "quarantine" and inputs.manifest.left_out:
+        folder.write("quarantine.jsonl", quarantined(inputs.manifest))
     folder.write("manifest.json", inputs.manifest.to_json().encode())
     folder.write("spec.yaml", dump_spec(inputs.spec).encode())
     document = {"encoder": encoder_to_plain(inputs.encoder), "blueprint": asdict(inputs.blueprint)}

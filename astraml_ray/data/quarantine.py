@@ -94,6 +94,8 @@ def _plain(value: Any) -> Any:
             value = value[:_MOST_VALUE].decode()
         except UnicodeDecodeError:
             return {"base64": base64.b64encode(value[:_MOST_VALUE]).decode(), "bytes": len(value)}
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
     if value is None or isinstance(value, (bool, int)):
         return value
     text = value if isinstance(value, str) else str(value)

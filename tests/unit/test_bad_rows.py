@@ -6,29 +6,42 @@ import csv
 import io
 import json
 import random
+import struct
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
 
+from astraml_ray.cli.plan_page import plan_page
+from astraml_ray.control.dry_run import dry_run
 from astraml_ray.data import formats
 from astraml_ray.data.bad_rows import find_bad_rows
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.schema import PADDING
 from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
+from astraml_ray.data.image_faults import decode_fault, header_fault
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.microbatches import Position, local_blocks, micro_batches
 from astraml_ray.data.prepare import build_manifest
+from astraml_ray.data.quarantine import quarantined
 from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import DataError
+from astraml_ray.settings import load_settings
 from astraml_ray.spec.loading import parse_spec
+from astraml_ray.training.preparation import load_inputs, prepare, store_inputs
+from astraml_ray.training.receipt import build_result
+from astraml_ray.training.run_folder import RunFolder
 from tests.conftest import word_rows
 
 ROWS, GROUP, BATCH = 90, 20, 8
@@ -296,10 +309,128 @@ def test_lines_of_text_that_are_not_utf8(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_rows_fault_is_never_left_out(tmp_path: Path) -> None:
-    """A file without the column, or one that may not be read."""
+    """A file without the column."""
     write_parquet(tmp_path / "d", GOOD)
     (tmp_path / "d" / "train").mkdir()
     (tmp_path / "d" / "train.parquet").rename(tmp_path / "d" / "train" / "a.parquet")
     pq.write_table(pa.table({"body": ["x"], "label": ["bird"]}), tmp_path / "d" / "train" / "b.parquet")
     error = error_of(tmp_path / "d", tmp_path / "c", on_bad_row="skip", max_bad_fraction=0.5)
     assert "has no column 'text'" in error.message
+
+
+def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **more: Any) -> bytes:
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(file, kind, **more)
+    return file.getvalue()
+
+
+class TestImages:
+    """Only what cannot become pixels is bad; a header tells some of it, decoding all."""
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            encoded("JPEG"),
+            encoded("JPEG", "CMYK"),
+            encoded("PNG", "I;16"),
+            encoded("PNG", "P"),
+            encoded("WEBP"),
+            encoded("GIF", save_all=True, append_images=[Image.new("RGB", (40, 30), "red")]),
+        ],
+        ids=["jpeg", "cmyk", "16-bit", "palette", "webp", "animated"],
+    )
+    def test_odd_images_are_good(self, data: bytes) -> None:
+        assert header_fault(data) is None
+        assert decode_fault(data) is None
+
+    @pytest.mark.parametrize(
+        ("data", "word"),
+        [(b"", "empty"), (b"<html>", "no format"), (encoded("PNG")[:20], "")],
+        ids=["0", "html", "cut"],
+    )
+    def test_what_is_no_image_shows_in_its_header(self, data: bytes, word: str) -> None:
+        assert word in (header_fault(data) or pytest.fail("accepted"))
+
+    def test_an_image_cut_short_shows_when_it_is_decoded(self) -> None:
+        for data in (encoded("JPEG", size=(400, 300)), encoded("PNG")):
+            assert header_fault(data[: len(data) // 2]) is None
+            assert "cannot be decoded" in (decode_fault(data[: len(data) // 2]) or "")
+
+    @pytest.mark.parametrize("side", [20_000, 60_000])
+    def test_a_bomb_is_refused_by_what_it_claims(self, side: int) -> None:
+        """A valid header of 400 or 3,600 million pixels, with nothing behind it."""
+        head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        chunks = struct.pack(">I", 13) + head + struct.pack(">II", zlib.crc32(head), 99) + b"IDAT"
+        bomb = b"\x89PNG\r\n\x1a\n" + chunks
+        for look in (header_fault, decode_fault):
+            assert "64,000,000" in (look(bomb) or "")
+
+    def test_they_are_decoded_only_where_bad_ones_are_left_out(self, tmp_path: Path) -> None:
+        images = [encoded("JPEG", size=(100 + i, 100)) for i in range(40)]
+        images[3] = images[3][:900]
+        table = pa.table({"image": [{"bytes": data, "path": None} for data in images], "label": ["cat", "dog"] * 20})
+        pq.write_table(table, tmp_path / "train.parquet")
+        assert not manifest_of(tmp_path, tmp_path / "c").left_out
+        left = manifest_of(tmp_path, tmp_path / "c", on_bad_row="quarantine", max_bad_fraction=0.1)
+        assert left.left_out["train"].reasons == {"bad_image": 1}
+        assert "row 3: column 'image': cannot be decoded" in left.left_out["train"].first[0]
+        [line] = quarantined(left).splitlines()
+        assert json.loads(line)["values"]["image"]["bytes"]["bytes"] == 900
+
+
+def test_the_quarantine_has_each_bad_row_where_it_is_and_what_it_holds(tmp_path: Path) -> None:
+    lines = [json.dumps(row).encode() for row in GOOD]
+    lines[3] = b'{"text": "half'
+    lines[8] = b'{"text": null, "label": "bird"}'
+    lines[9] = b'{"text": "\xff' + b"x" * 10_000 + b'", "label": "bird"}'
+    (tmp_path / "train.jsonl").write_bytes(b"\n".join(lines))
+    manifest = manifest_of(tmp_path, tmp_path / "c", on_bad_row="quarantine", max_bad_fraction=0.1)
+    records = [json.loads(line) for line in quarantined(manifest).splitlines()]
+    assert [(one["row"], one["reason"]) for one in records] == [(3, "unparsable"), (8, "null"), (9, "not_utf8")]
+    assert {(one["split"], one["object"], one["byte"]) for one in records} == {("train", manifest.objects[0].uri, 0)}
+    assert records[0]["line"] == '{"text": "half\n'
+    assert records[1]["values"] == {"text": None, "label": "bird"}
+    assert records[2]["values"]["text"]["bytes"] == 10_001
+    assert len(json.dumps(records[2])) < 4000
+    short = quarantined(manifest, most_bytes=600).splitlines()
+    assert json.loads(short[-1]) == {"more": 3 - len(short) + 1}
+
+
+def test_credentials_are_in_no_message(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,x\nb,y\nS3cretS3cret\n")
+    spec = parse_spec({"dataset": str(tmp_path), "model": "m"}).dataset
+    secret = '{"access_key_id": "AKIAXXXXXXXX", "secret_access_key": "S3cretS3cret"}'
+    with pytest.raises(DataError) as caught:
+        build_manifest(spec, task="auto", cache=tmp_path / "c", secret=lambda: secret)
+    assert "Expected 2 columns, got 1" in caught.value.message
+    assert "S3cret" not in str(caught.value)
+
+
+def test_a_run_tells_what_it_leaves_out(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "d", [*GOOD, None])
+    dataset = {"path": str(tmp_path / "d"), "on_bad_row": "quarantine", "max_bad_fraction": 0.1}
+    document = {"dataset": dataset, "model": "tiny-bert"}
+    inputs, warnings = prepare(parse_spec(document), load_settings())
+    [warning] = [one for one in warnings if one.param == "/dataset/on_bad_row"]
+    assert "1 of 91 rows of train are left out (1 null); the first: file://" in warning.message
+    assert inputs.train_rows == ROWS
+    folder = RunFolder(str(tmp_path / "run"))
+    store_inputs(inputs, folder)
+    assert load_inputs(folder).manifest == inputs.manifest
+    assert json.loads(folder.read("quarantine.jsonl"))["reason"] == "null"
+    outcome = {"reason": "completed", "steps": 1, "best_step": 1, "epochs_completed": 1, "metrics": {}}
+    result = build_result(inputs, folder, outcome, attempts=1, divisor=1)
+    assert result["rows_left_out"] == {"train": {"null": 1}}
+    plan = dry_run(document)
+    assert plan["dataset"]["left_out"]["train"]["reasons"] == {"null": 1}
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(plan_page(plan))
+    assert "1 of 91 rows of train left out: 1 null" in console.export_text()
+
+
+def test_a_dataset_without_bad_rows_keeps_the_digest_that_it_had(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "d", GOOD)
+    manifest = manifest_of(tmp_path / "d", tmp_path / "c")
+    assert "left_out" not in manifest.to_json()
+    assert manifest.digest() == manifest_of(tmp_path / "d", tmp_path / "c", on_bad_row="skip").digest()

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from astraml_ray.data.encoding.encoder import Encoder
-from astraml_ray.data.encoding.schema import padding_rows
+from astraml_ray.data.encoding.schema import head, padding_rows
+from astraml_ray.data.kept_tokens import TokenKeep, widened
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.plan import Block, owned_by, permutation
@@ -32,6 +33,7 @@ class BlockReader:
         world_size: Workers that share each batch.
         augmentations: Of training rows.
         shuffle: False for validation and test.
+        keep: Where tokens are kept, if they are.
     """
 
     manifest: Manifest
@@ -42,6 +44,7 @@ class BlockReader:
     world_size: int
     augmentations: tuple[Augmentation, ...] = ()
     shuffle: bool = True
+    keep: TokenKeep | None = None
 
     def read(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
         """A worker's rows of a block, in order, as a table of the encoder's schema.
@@ -54,9 +57,20 @@ class BlockReader:
         positions = np.arange(block.start, block.start + block.rows, dtype=np.int64)
         mine = owned_by(positions, self.batch_size, world_rank, self.world_size) & (positions >= start_row)
         order = permutation(block, self.seed) if self.shuffle else np.arange(block.rows)
-        rows, positions = rows_in_order(self.manifest, self.split, block, order[mine]), positions[mine]
+        positions = positions[mine]
+        if self.keep is not None:
+            return self._kept(self.keep, block, order[mine], positions)
+        rows = rows_in_order(self.manifest, self.split, block, order[mine])
         keys = row_keys(self.seed, block.epoch, positions)
         return self.encoder.encode(rows, positions, keys, self.augmentations)
+
+    def _kept(
+        self, keep: TokenKeep, block: Block, order: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]
+    ) -> pa.Table:
+        """The same, from tokens that are kept."""
+        schema = self.encoder.schema
+        body = widened([keep.rows(self.manifest, self.split, f, self.encoder) for f in block.fragments], schema)
+        return pa.table([*head(positions), *body.take(pa.array(order)).columns], schema=schema)
 
     def read_padded(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
         """As read, filled up with empty rows (position -1) to the length that every worker's part has."""

@@ -57,7 +57,9 @@ class DatasetSpec(SpecModel):
     on_bad_row: BadRowPolicy = "fail"
     """What happens to rows that cannot be trained on: nulls, lines that do not parse, broken UTF-8, what is no number,
     unknown classes, damaged images. `fail` refuses the dataset and names the first of them; `skip` leaves them out and
-    counts them; `quarantine` also writes them into the run's `quarantine.jsonl`. An empty text is no bad row."""
+    counts them; `quarantine` also writes them into the run's `quarantine.jsonl`. An empty text is no bad row. Where
+    nothing needs the rows before the first step (Parquet with a validation set, no classes), and with images, `fail`
+    meets some of them only when they are trained on; the others look at all rows, and decode all images, first."""
     max_bad_fraction: float = Field(default=0.01, gt=0, le=0.5)
     """Share of the rows of a split that `skip` and `quarantine` leave out at most; beyond it the dataset is refused."""
     endpoint_url: Uri | None = None

@@ -1,9 +1,9 @@
 """What augmentation brings: test accuracy from scratch, with and without, at equal epochs and over several seeds.
 
-Through AstraML's readers, augmentations and train loop, without Ray. Images are decoded once and kept as bytes; they are
-augmented on the device that trains. The test set is scored once, after the last epoch: nothing is chosen by it.
+Through AstraML's readers, augmentations and train loop, without Ray. Images are decoded once and kept as bytes; they
+are augmented on the device that trains. The test set is scored once, after the last epoch: nothing is chosen by it.
 
-    python benchmarks/cifar10_augmentation.py --data FOLDER --seeds 0,1,2 --epochs 40 --model resnet-18 --output out.json
+    python benchmarks/cifar10_augmentation.py --data FOLDER --seeds 0,1,2 --epochs 40 --model resnet-18 --output X.json
 
 FOLDER holds train.parquet and test.parquet with the columns `image` (encoded) and `label`.
 """

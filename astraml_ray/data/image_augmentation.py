@@ -214,7 +214,8 @@ def _color_jitter(images: torch.Tensor, draws: torch.Tensor, spec: Any) -> torch
 
 
 def _grayscale(images: torch.Tensor, draws: torch.Tensor, spec: Any) -> torch.Tensor:
-    return rgb_to_grayscale(images).expand_as(images)
+    grey: torch.Tensor = rgb_to_grayscale(images).expand_as(images)
+    return grey
 
 
 def _blur(images: torch.Tensor, draws: torch.Tensor, spec: Any) -> torch.Tensor:

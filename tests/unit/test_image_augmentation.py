@@ -1,4 +1,4 @@
-"""Augmentation of images: pure functions of a row and its key, the same in the stream and on a device, never elsewhere."""
+"""Augmentation of images: pure functions of a row and its key, the same in the stream and on a device."""
 
 from __future__ import annotations
 

@@ -37,22 +37,24 @@ from astraml_ray.training.tasks import TASKS, objective_of
 from astraml_ray.training.timetable import Timetable
 from astraml_ray.training.worker import split_reader
 
-WORDS = [*"apple pear plum fig melon iron zinc copper tin lead owl crow finch wren jay".split(" ")]
-    "apple",
-    "pear",
-    "plum",
-    "fig",
-    "melon",
-    "iron",
-    "zinc",
-    "copper",
-    "tin",
-    "lead",
-    "owl",
-    "crow",
-    "finch",
-    "wren",
-    "jay",
+WORDS = [
+    *[
+        "apple",
+        "pear",
+        "plum",
+        "fig",
+        "melon",
+        "iron",
+        "zinc",
+        "copper",
+        "tin",
+        "lead",
+        "owl",
+        "crow",
+        "finch",
+        "wren",
+        "jay",
+    ]
 ]
 NAMES = ["Anna", "Bert", "Carla", "Dora", "Emil"]
 TOWNS = ["Bonn", "Calais", "Delft", "Essen"]

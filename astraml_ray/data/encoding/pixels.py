@@ -47,7 +47,7 @@ def decode_image(
                 raise UnreadableImage(f"claims {opened.width}x{opened.height} pixels, more than {MAX_PIXELS:,}")
             # A large JPEG is decoded at a half, a quarter or an eighth, still twice as large as what is kept.
             side = 2 * max(short_edge or 0, height, width)
-            opened.draft(None, (side, side))  # type: ignore[arg-type]
+            opened.draft(None, (side, side))
             opened.load()
             image = _rgb(_upright(opened))
             return np.asarray(_resized(image, height, width, short_edge, resample), np.uint8)
@@ -85,6 +85,6 @@ def _resized(image: Image.Image, height: int, width: int, short_edge: int | None
         wide, high = min(image.width, width * scale), min(image.height, height * scale)
         left, top = (image.width - wide) / 2, (image.height - high) / 2
         box = (left, top, left + wide, top + high)
-    if image.size == (width, height) == (box[2] - box[0], box[3] - box[1]):
+    if image.size == (width, height) and (box[2] - box[0], box[3] - box[1]) == (float(width), float(height)):
         return image
     return image.resize((width, height), Image.Resampling(resample), box=box)

@@ -95,7 +95,9 @@ def place_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> st
         return f"{uri} and the {fragment.count - 1} objects after it"
     if kind == "parquet":
         return f"{uri}, row group {fragment.group}"
-    return f"{uri}, from byte {fragment.start}" if fragment.start or fragment.stop else uri
+    if "." in kind and (fragment.start or fragment.group):
+        return f"{uri}, decompressed from byte {fragment.group} on, from byte {fragment.start}"
+    return f"{uri}, from byte {fragment.start}" if fragment.start else uri
 
 
 @contextmanager

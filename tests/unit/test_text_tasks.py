@@ -220,7 +220,11 @@ def test_pairs_are_cut_and_told_apart_as_transformers_does(tmp_path: Path, lengt
     rows, table = encode(inputs)
     peer: PreTrainedTokenizerFast = inputs.tokenizer
     expected = peer(
-        rows["text"].to_pylist(), rows["text_pair"].to_pylist(), truncation="longest_first", max_length=length
+        rows["text"].to_pylist(),
+        rows["text_pair"].to_pylist(),
+        truncation="longest_first",
+        max_length=length,
+        return_token_type_ids=True,
     )
     assert table["input_ids"].to_pylist() == expected["input_ids"]
     assert table["token_type_ids"].to_pylist() == expected["token_type_ids"]

@@ -14,9 +14,11 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -134,12 +136,14 @@ def _address(manifest: Manifest, split: Split, index: int, encoder: Encoder) -> 
         "fragment": asdict(fragment) | {"source": 0},
         "read_as": [manifest.formats[fragment.source], manifest.columns, manifest.target],
         "rows": [split.side, manifest.threshold if split.side != "all" else 0, split.rows[index], list(left_out)],
-        "encoder": _plain(encoder),
+        "encoder": _digest(cast("Hashable", encoder)),
     }
     return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
 
-def _plain(encoder: Encoder) -> str:
+@lru_cache(maxsize=8)
+def _digest(encoder: Any) -> str:
+    """Of an encoder, which may hold megabytes of a tokenizer."""
     return hashlib.sha256(json.dumps(encoder_to_plain(encoder), sort_keys=True).encode()).hexdigest()
 
 

@@ -289,7 +289,7 @@ def test_an_object_that_vanishes(blob: tuple[ObjectInfo, Access, bytes], s3: S3S
 
 
 def test_requests_per_fragment(s3: S3Server, proxy: FaultyProxy) -> None:
-    """One for the footer of a large Parquet object, one for each row group; one for a small object: lines need no other."""
+    """One for a footer, one for each row group; a small file of lines is read in one, and not opened before."""
     folder = s3.folder / "bucket" / "counted"
     folder.mkdir()
     table = word_rows(60_000).append_column("noise", pa.array([os.urandom(60) for _ in range(60_000)]))

@@ -4,6 +4,7 @@ AstraError
 ├── SpecError             exit 10   the spec is wrong: all problems at once, each with a JSON pointer
 ├── ModelError            exit 10   the model cannot be had or does not suit the task
 ├── DataError             exit 20   the dataset is missing, damaged or does not suit the task
+│   └── DamagedError                its bytes are there, and are not what they should be
 ├── MemoryExhaustedError  exit 21   a worker ran out of memory
 ├── NumericError          exit 22   a loss or a gradient is not finite
 ├── InfrastructureError   exit 30   a worker, the cluster or the network failed; the only class tried again
@@ -31,6 +32,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "AstraError",
+    "DamagedError",
     "DataError",
     "InfrastructureError",
     "JobNotFoundError",
@@ -147,6 +149,10 @@ class DataError(AstraError):
 
     code = "data"
     exit_code = 20
+
+
+class DamagedError(DataError):
+    """What was read is not what it should be; it may be left out where bad rows may."""
 
 
 class MemoryExhaustedError(AstraError):

@@ -43,4 +43,9 @@ def _dataset(dataset: Mapping[str, Any]) -> RenderableType:
     if classes:
         shown = ", ".join(str(name) for name in classes[:20]) + (" …" if len(classes) > 20 else "")
         lines.append(Text(f"{len(classes)} classes: {shown}"))
+    for name, left in (dataset.get("left_out") or {}).items():
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in left["reasons"].items())
+        bad = sum(left["reasons"].values())
+        lines.append(Text(f"{bad:,} of {left['of']:,} rows of {name} left out: {reasons}", style="yellow"))
+        lines += [Text(f"  {one}", style="dim") for one in left["first"]]
     return Group(table, *lines)

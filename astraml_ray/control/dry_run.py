@@ -46,6 +46,10 @@ def dry_run(document: dict[str, Any], *, secrets: Callable[[str], str] | None = 
             "splits": {name: _split(manifest, split) for name, split in manifest.splits.items()},
             "columns": manifest.columns,
             "classes": list(manifest.labels),
+            "left_out": {
+                name: {"of": left.rows, "reasons": left.reasons, "first": list(left.first)}
+                for name, left in manifest.left_out.items()
+            },
             "digest": manifest.digest(),
         },
         "steps": {"per_epoch": timetable.steps_per_epoch, "total": total, "evaluations": evaluations},

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.encoding.encoder import Encoder
-from astraml_ray.data.encoding.schema import RowError, padding_rows
+from astraml_ray.data.encoding.schema import RowError, head, padding_rows
+from astraml_ray.data.kept_tokens import TokenKeep, classes_of, widened
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.mixing import mixings_of, partners_of, with_partners
@@ -40,6 +41,7 @@ class BlockReader:
         augmentations: Of training rows.
         shuffle: False for validation and test.
         sampler: Draws the training rows, where their classes are to be balanced or weighted.
+        keep: Where tokens are kept, if they are; what is augmented has none.
     """
 
     manifest: Manifest
@@ -51,6 +53,7 @@ class BlockReader:
     augmentations: tuple[Augmentation, ...] = ()
     shuffle: bool = True
     sampler: Sampler | None = None
+    keep: TokenKeep | None = None
 
     def read(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
         """A worker's rows of a block, in order, as a table of the encoder's schema.
@@ -63,6 +66,8 @@ class BlockReader:
         positions = np.arange(block.start, block.start + block.rows, dtype=np.int64)
         mine = owned_by(positions, self.batch_size, world_rank, self.world_size) & (positions >= start_row)
         order = permutation(block, self.seed) if self.shuffle else np.arange(block.rows)
+        if self.keep is not None:
+            return self._kept(self.keep, block, order[mine], positions[mine])
         table, drawn = rows_of_block(self.manifest, self.split, block, self.sampler)
         order = drawn[order]
         own, positions = order[mine], positions[mine]
@@ -80,6 +85,17 @@ class BlockReader:
         except RowError as error:
             index = order[places[error.row]] if error.partner else own[error.row]
             raise _unreadable(self.manifest, self.split, block, int(index), error.reason) from error
+
+    def _kept(
+        self, keep: TokenKeep, block: Block, order: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]
+    ) -> pa.Table:
+        """The same, from tokens that are kept."""
+        fragments, schema = list(dict.fromkeys(block.fragments)), self.encoder.schema
+        tables = [keep.rows(self.manifest, self.split, fragment, self.encoder) for fragment in fragments]
+        if self.sampler is not None:
+            order = _drawn(self.sampler, block, fragments, [classes_of(table) for table in tables])[order]
+        body = widened(tables, schema).take(pa.array(order))
+        return pa.table([*head(positions), *body.columns], schema=schema)
 
     def read_padded(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
         """As read, filled up with empty rows (position -1) to the length that every worker's part has."""
@@ -99,15 +115,29 @@ def rows_of_block(
     whole = pa.concat_tables(tables)
     if sampler is None:
         return whole, np.arange(block.rows, dtype=np.int64)
-    starts = dict(zip(fragments, np.cumsum([0, *(table.num_rows for table in tables)]).tolist(), strict=False))
     names = pa.array(manifest.labels, pa.string())
     classes = [pc.index_in(table["label"], names).to_numpy().astype(np.int64) for table in tables]
+    return whole, _drawn(sampler, block, fragments, classes)
+
+
+def _drawn(
+    sampler: Sampler, block: Block, fragments: Sequence[int], classes: Sequence[npt.NDArray[np.int64]]
+) -> npt.NDArray[np.int64]:
+    """Which rows a block has, by their places in its different fragments, one after the other.
+
+    Args:
+        sampler: Of the run.
+        block: From its plan.
+        fragments: The block's, each once.
+        classes: Class ids of the rows of each of those.
+    """
+    starts = dict(zip(fragments, np.cumsum([0, *(len(part) for part in classes)]).tolist(), strict=False))
     by_fragment = dict(zip(fragments, classes, strict=True))
     drawn = [
         starts[fragment] + sampler.drawn(block.epoch, fragment, visit, by_fragment[fragment])
         for fragment, visit in zip(block.fragments, block.visits, strict=True)
     ]
-    return whole, np.concatenate(drawn)
+    return np.concatenate(drawn)
 
 
 def partner_rows(

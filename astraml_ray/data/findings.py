@@ -57,7 +57,13 @@ def _rows(name: str, split: Facts) -> Iterator[Finding]:
         yield _finding("error", "no_rows", name, f"{name} has no rows", "add rows, or take its files out")
     if text["null"]:
         message = f"{_count(text['null'], 'text')} of {name} {'is' if text['null'] == 1 else 'are'} null"
-        yield _finding("error", "null_texts", name, message, "training refuses them: fill or remove those rows")
+        yield _finding(
+            "error",
+            "null_texts",
+            name,
+            message,
+            "training refuses them: fill or remove those rows, or leave them out: dataset.on_bad_row=quarantine",
+        )
     if text["blank"]:
         message = f"{_count(text['blank'], 'text')} of {name} {'is' if text['blank'] == 1 else 'are'} empty or blank"
         yield _finding("warning", "blank_texts", name, message, "remove those rows: nothing can be learned from them")
@@ -69,7 +75,13 @@ def _labels(name: str, split: Facts, facts: Facts) -> Iterator[Finding]:
         return
     if label["null"]:
         message = f"{_count(label['null'], 'label')} of {name} {'is' if label['null'] == 1 else 'are'} null"
-        yield _finding("error", "null_labels", name, message, "training refuses them: label or remove those rows")
+        yield _finding(
+            "error",
+            "null_labels",
+            name,
+            message,
+            "training refuses them: label or remove those rows, or leave them out: dataset.on_bad_row=quarantine",
+        )
     if label["blank"]:
         message = f"{_count(label['blank'], 'label')} of {name} {'is' if label['blank'] == 1 else 'are'} empty"
         yield _finding("warning", "blank_labels", name, message, "they become a class of their own: label those rows")

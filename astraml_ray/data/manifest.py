@@ -13,7 +13,7 @@ from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats import Fragment
 from astraml_ray.data.objects import ObjectInfo
 
-__all__ = ["Manifest", "Split"]
+__all__ = ["LeftOut", "Manifest", "Split"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,14 @@ class Split:
         side: "low" keeps the rows whose content hash is below the manifest's threshold, "high" the others,
             "all" keeps every row.
         classes: Rows of each class, fragment by fragment, where a sampler needs them.
+        left_out: Numbers of each fragment's bad rows, ascending; empty if no fragment has any.
     """
 
     fragments: tuple[Fragment, ...]
     rows: tuple[int, ...]
     side: str = "all"
     classes: tuple[dict[str, int], ...] = ()
+    left_out: tuple[tuple[int, ...], ...] = ()
 
     @property
     def total_rows(self) -> int:
@@ -41,6 +43,28 @@ class Split:
     def sizes(self) -> tuple[int, ...]:
         """Bytes of each fragment."""
         return tuple(fragment.size for fragment in self.fragments)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The bad rows of a split's files.
+
+    Attributes:
+        rows: Rows of the files, good and bad.
+        reasons: How many are bad, by reason.
+        first: The first few, for people.
+        unreadable: Fragments that are left out as a whole.
+    """
+
+    rows: int
+    reasons: dict[str, int]
+    first: tuple[str, ...] = ()
+    unreadable: tuple[Fragment, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Bad rows."""
+        return sum(self.reasons.values())
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,7 @@ class Manifest:
         threshold: Content hashes below it are validation rows, where those were split off.
         endpoint_url: The S3 endpoint, when the spec names one.
         secret: Gives the dataset's credentials, when the spec names some; no part of what is written.
+        left_out: By split that has files, the bad rows among them, where there are any.
     """
 
     objects: tuple[ObjectInfo, ...]
@@ -68,6 +93,7 @@ class Manifest:
     threshold: int = 0
     endpoint_url: str | None = None
     secret: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+    left_out: dict[str, LeftOut] = field(default_factory=dict)
 
     @property
     def access(self) -> Access:
@@ -90,8 +116,18 @@ class Manifest:
                 tuple(split["rows"]),
                 split["side"],
                 tuple(split.get("classes", ())),
+                tuple(tuple(rows) for rows in split.get("left_out", ())),
             )
             for name, split in data["splits"].items()
+        }
+        data["left_out"] = {
+            name: LeftOut(
+                left["rows"],
+                left["reasons"],
+                tuple(left["first"]),
+                tuple(Fragment(**f) for f in left["unreadable"]),
+            )
+            for name, left in data.get("left_out", {}).items()
         }
         return cls(**data)
 
@@ -102,4 +138,8 @@ class Manifest:
     def _plain(self) -> dict[str, Any]:
         plain = asdict(replace(self, secret=None))
         del plain["secret"]
+        # A dataset without bad rows has the digest that it had before there was a policy for them.
+        for part in (plain, *plain["splits"].values()):
+            if not part["left_out"]:
+                del part["left_out"]
         return plain

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from astraml_ray.data.columns import find_columns
 from astraml_ray.data.credentials import Access
-from astraml_ray.data.formats import Fragment, formats_of, fragments_of, schema_of
+from astraml_ray.data.formats import Fragment, formats_of, fragments_of, mended_schema
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.objects import ObjectInfo, list_objects
-from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragments
+from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragment, scan_fragments
 from astraml_ray.data.splits import SPLITS, assign_splits, data_objects
+from astraml_ray.data.tolerance import judge
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import DatasetSpec
 from astraml_ray.spec.job import Task
@@ -44,7 +45,7 @@ def build_manifest(
     by_split = objects_by_split(spec, access)
     objects = [info for split in SPLITS for info in by_split.get(split, [])]
     formats = formats_of(objects, spec.format, access)
-    roles = find_columns(schema_of(objects[0], formats[0], access), spec.columns, task=task, source=objects[0].uri)
+    roles = find_columns(mended_schema(objects[0], formats[0], access), spec.columns, task=task, source=objects[0].uri)
     threshold = 0 if "validation" in by_split else fraction_to_threshold(spec.validation_fraction)
     manifest = Manifest(
         tuple(objects), tuple(formats), roles.columns, roles.target, (), {}, threshold, spec.endpoint_url, secret
@@ -57,7 +58,8 @@ def build_manifest(
             places = range(position, position + count)
             fragments[split] = list(fragments_of(objects, formats, places, access, cache))
         position += count
-    return _fill(manifest, fragments, cache, count_classes=count_classes)
+    scanner = _Scans(cache, decode=spec.on_bad_row != "fail")
+    return _fill(manifest, spec, fragments, scanner, count_classes=count_classes)
 
 
 def fraction_to_threshold(fraction: float) -> int:
@@ -73,44 +75,96 @@ def objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[Object
     return {name: data_objects(list_objects(uri, access)) for name, uri in uris.items() if uri is not None}
 
 
-def _fill(manifest: Manifest, fragments: Mapping[str, list[Fragment]], cache: Path, *, count_classes: bool) -> Manifest:
-    """Row counts, classes and the validation side."""
+@dataclass(frozen=True)
+class _Scans:
+    """How fragments are scanned. Images are decoded only where those that cannot be are left out."""
+
+    cache: Path
+    decode: bool
+
+    def of(self, manifest: Manifest, fragments: Sequence[Fragment]) -> dict[Fragment, FragmentScan]:
+        scans = scan_fragments(manifest, fragments, self.cache, decode=self.decode)
+        return dict(zip(fragments, scans, strict=True))
+
+
+def _fill(
+    manifest: Manifest,
+    spec: DatasetSpec,
+    fragments: Mapping[str, list[Fragment]],
+    scanner: _Scans,
+    *,
+    count_classes: bool,
+) -> Manifest:
+    """Row counts, classes, bad rows and the validation side."""
     everything = [f for split in fragments.values() for f in split]
     classes = manifest.target in ("class", "tags")
-    if classes or manifest.threshold or any(f.rows < 0 for f in everything):
-        scans = dict(zip(everything, scan_fragments(manifest, everything, cache), strict=True))
+    if classes or manifest.threshold or spec.on_bad_row != "fail" or any(f.rows < 0 for f in everything):
+        scans = scanner.of(manifest, everything)
     else:
         scans = {f: FragmentScan(f.rows, 0, 0, ()) for f in everything}
-    counted = {name: [(replace(f, rows=scans[f].rows), scans[f]) for f in split] for name, split in fragments.items()}
+    scanned = {name: [(f, scans[f]) for f in split] for name, split in fragments.items()}
+    if spec.on_bad_row != "fail" and classes:
+        scanned = _without_unknown_classes(manifest, scanned, scanner)
+    left_out = judge(manifest, scanned, policy=spec.on_bad_row, most=spec.max_bad_fraction)
+    manifest = replace(manifest, left_out=left_out)
+    counted = {
+        name: [(replace(f, rows=scan.rows + scan.bad.count), scan) for f, scan in pairs if not scan.bad.unreadable]
+        for name, pairs in scanned.items()
+    }
     for name, pairs in counted.items():
         if sum(scan.rows for _, scan in pairs) == 0:
-            raise DataError(f"the {name} set has no rows", param=_first_uri(manifest, pairs))
+            raise DataError(f"the {name} set has no rows", param=_first_uri(manifest, scanned[name]))
     labels = _classes(manifest, counted) if classes else ()
     train = [scan for _, scan in counted["train"]]
     if manifest.threshold:
-        manifest = _settle_threshold(manifest, counted["train"], cache)
+        manifest = _settle_threshold(manifest, counted["train"])
         if all(scan.low == 0 for scan in train):
-            train = scan_fragments(manifest, [f for f, _ in counted["train"]], cache)
+            again = scanner.of(manifest, [f for f, _ in scanned["train"]])
+            train = [scan for scan in again.values() if not scan.bad.unreadable]
         low, high = [s.low for s in train], [s.rows - s.low for s in train]
-        parts = tuple(f for f, _ in counted["train"])
         if not sum(high):
             raise DataError(
                 "no training rows are left when a validation set is split off",
                 param=_first_uri(manifest, counted["train"]),
                 hint="give dataset.validation, or lower dataset.validation_fraction",
             )
-        splits = {"train": Split(parts, tuple(high), "high"), "validation": Split(parts, tuple(low), "low")}
+        splits = {
+            "train": _split(counted["train"], high, "high"),
+            "validation": _split(counted["train"], low, "low"),
+        }
     else:
         splits = {}
     for name, pairs in counted.items():
-        splits.setdefault(name, Split(tuple(f for f, _ in pairs), tuple(s.rows for _, s in pairs)))
+        splits.setdefault(name, _split(pairs, [scan.rows for _, scan in pairs], "all"))
     if count_classes and manifest.target == "class":
         by_class = tuple(dict(zip(scan.labels, scan.counts, strict=True)) for scan in train)
         splits["train"] = replace(splits["train"], classes=by_class)
     return replace(manifest, labels=labels, splits=splits)
 
 
-def _settle_threshold(manifest: Manifest, train: Sequence[tuple[Fragment, FragmentScan]], cache: Path) -> Manifest:
+def _split(pairs: Sequence[tuple[Fragment, FragmentScan]], rows: Sequence[int], side: str) -> Split:
+    left_out = tuple(scan.bad.rows for _, scan in pairs)
+    return Split(tuple(f for f, _ in pairs), tuple(rows), side, left_out=left_out if any(left_out) else ())
+
+
+def _without_unknown_classes(
+    manifest: Manifest, scanned: dict[str, list[tuple[Fragment, FragmentScan]]], scanner: _Scans
+) -> dict[str, list[tuple[Fragment, FragmentScan]]]:
+    """Looks again at fragments with labels of no training row: those rows are bad."""
+    known = {label for _, scan in scanned["train"] for label in scan.labels}
+    if not known or len(known) > MAX_CLASSES:
+        return scanned
+    knowing = replace(manifest, labels=tuple(sorted(known)))
+    return {
+        name: [
+            (f, scan if set(scan.labels) <= known else scan_fragment(knowing, f, decode=scanner.decode))
+            for f, scan in pairs
+        ]
+        for name, pairs in scanned.items()
+    }
+
+
+def _settle_threshold(manifest: Manifest, train: Sequence[tuple[Fragment, FragmentScan]]) -> Manifest:
     """Raises the threshold to the smallest hash when a tiny dataset has no row below it."""
     if any(scan.low for _, scan in train):
         return manifest
@@ -147,7 +201,7 @@ def _classes(manifest: Manifest, counted: Mapping[str, Sequence[tuple[Fragment, 
                     f"label {unseen[0]!r} of the {name} set is in no training row; the classes are "
                     f"{', '.join(sorted(train)[:10])}",
                     param=manifest.objects[fragment.source].uri,
-                    hint="add training rows of that class, or take those rows out",
+                    hint="add training rows of that class, or leave those rows out: dataset.on_bad_row=quarantine",
                 )
     return tuple(sorted(train, key=numeric_first))
 

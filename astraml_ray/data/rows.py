@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.formats import Fragment, place_of, read_fragment
+from astraml_ray.data.bad_rows import BadRow, CheckImage, find_bad_rows
+from astraml_ray.data.columns import Target
+from astraml_ray.data.formats import Fragment, Mended, place_of, read_fragment, read_mended
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.values import as_images, as_numbers, as_words, plain_strings
 from astraml_ray.errors import DataError
 
-__all__ = ["content_hash", "hash_rows", "read_columns", "read_rows", "row_place"]
+__all__ = ["Checked", "content_hash", "hash_rows", "read_checked", "read_columns", "read_rows", "row_place"]
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
+@dataclass(frozen=True)
+class Checked:
+    """A fragment, the bad rows apart.
+
+    Attributes:
+        table: The good rows, as read_rows gives them.
+        bad: The others.
+        raw: All rows that parse, as they are in the file.
+    """
+
+    table: pa.Table
+    bad: tuple[BadRow, ...]
+    raw: Mended
+
+
 def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
-    """The rows of one fragment that belong to a split.
+    """The rows of one fragment that belong to a split; those that the manifest leaves out do not.
 
     Returns:
         A column for each role of the manifest: `text`, `text_pair` (string), `tokens` (list of strings), `image`
@@ -29,7 +49,7 @@ def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
         DataError: Naming object and row: a null, a damaged or changed object, a wrong count.
     """
     fragment = split.fragments[index]
-    table = read_columns(manifest, fragment)
+    table = read_columns(manifest, fragment, split.left_out[index] if split.left_out else ())
     if split.side != "all":
         table = table.filter(pa.array(_of_side(manifest, split, table)))
     if table.num_rows != split.rows[index]:
@@ -45,8 +65,11 @@ def read_rows(manifest: Manifest, split: Split, index: int) -> pa.Table:
 def row_place(manifest: Manifest, split: Split, index: int, row: int) -> tuple[str, int]:
     """Where a row of read_rows lies: the object's part, and the row in it. For errors: reads the fragment again."""
     fragment = split.fragments[index]
-    if split.side != "all":
-        row = int(np.flatnonzero(_of_side(manifest, split, read_columns(manifest, fragment)))[row])
+    left_out = split.left_out[index] if split.left_out else ()
+    if split.side != "all" or left_out:
+        table = read_columns(manifest, fragment, left_out)
+        numbers = np.setdiff1d(np.arange(table.num_rows + len(left_out)), left_out, assume_unique=True)
+        row = int((numbers if split.side == "all" else numbers[_of_side(manifest, split, table)])[row])
     return place_of(manifest.objects, fragment, manifest.formats[fragment.source]), row
 
 
@@ -55,16 +78,53 @@ def _of_side(manifest: Manifest, split: Split, table: pa.Table) -> npt.NDArray[n
     return low if split.side == "low" else ~low
 
 
-def read_columns(manifest: Manifest, fragment: Fragment) -> pa.Table:
-    """All rows of a fragment, as read_rows gives them."""
-    kind = manifest.formats[fragment.source]
-    names = list(dict.fromkeys(manifest.columns.values()))
-    table = read_fragment(manifest.objects, fragment, kind, names, manifest.access)
-    where = place_of(manifest.objects, fragment, kind)
+def read_columns(manifest: Manifest, fragment: Fragment, left_out: Sequence[int] = ()) -> pa.Table:
+    """All rows of a fragment but some, as read_rows gives them.
+
+    Raises:
+        DataError: A row that is not left out is bad.
+    """
+    if left_out:
+        return _by_role(manifest, fragment, _mended(manifest, fragment).without(left_out))
+    kind, names = manifest.formats[fragment.source], list(dict.fromkeys(manifest.columns.values()))
+    return _by_role(manifest, fragment, read_fragment(manifest.objects, fragment, kind, names, manifest.access))
+
+
+def read_checked(manifest: Manifest, fragment: Fragment, check_image: CheckImage | None = None) -> Checked:
+    """All rows of a fragment, the bad ones told apart; where the manifest has classes, other labels are bad.
+
+    Raises:
+        DamagedError: The fragment as a whole cannot be read.
+        DataError: The dataset does not suit the task.
+    """
+    raw = _mended(manifest, fragment)
+    found = find_bad_rows(raw.table, manifest.columns, manifest.target, manifest.labels, check_image)
+    valued = raw.placed(replace(one, row=int(raw.origins[one.row])) for one in found)
+    bad = tuple(sorted([*raw.bad, *valued]))
+    return Checked(_by_role(manifest, fragment, raw.without([one.row for one in bad])), bad, raw)
+
+
+def _mended(manifest: Manifest, fragment: Fragment) -> Mended:
+    kind, names = manifest.formats[fragment.source], list(dict.fromkeys(manifest.columns.values()))
+    return read_mended(manifest.objects, fragment, kind, names, manifest.access)
+
+
+def _by_role(manifest: Manifest, fragment: Fragment, table: pa.Table) -> pa.Table:
+    where = place_of(manifest.objects, fragment, manifest.formats[fragment.source])
+    if not table.num_rows:
+        return pa.table({role: pa.array([], _type(role, manifest.target)) for role in manifest.columns})
     rows = {role: _typed(table[name], role, name, manifest, where) for role, name in manifest.columns.items()}
     if manifest.target == "tags":
         _check_tags(rows["tokens"], rows["label"], manifest.columns["label"], where)
     return pa.table(rows)
+
+
+def _type(role: str, target: Target | None) -> pa.DataType:
+    if role == "tokens" or (role == "label" and target == "tags"):
+        return pa.list_(pa.string())
+    if role == "label" and target == "number":
+        return pa.float64()
+    return pa.binary() if role == "image" else pa.string()
 
 
 def _typed(column: pa.ChunkedArray, role: str, name: str, manifest: Manifest, where: str) -> pa.ChunkedArray:

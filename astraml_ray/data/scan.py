@@ -1,4 +1,4 @@
-"""What only reading the rows can tell (counts, classes, the validation share), remembered per object."""
+"""What only reading the rows can tell (counts, classes, bad rows, the validation share), remembered per object."""
 
 from __future__ import annotations
 
@@ -7,25 +7,30 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from astraml_ray.data.bad_rows import UNREADABLE, BadRow, BadRows
 from astraml_ray.data.columns import Target
-from astraml_ray.data.formats import Bounds, Fragment, place_of, read_fragment
+from astraml_ray.data.formats import Bounds, Fragment, place_of, read_fragment, rows_lost
+from astraml_ray.data.image_faults import decode_fault, header_fault
 from astraml_ray.data.manifest import Manifest
-from astraml_ray.data.rows import hash_rows, read_columns
+from astraml_ray.data.rows import hash_rows, read_checked
 from astraml_ray.data.values import plain_strings
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["FragmentScan", "scan_fragments"]
+__all__ = ["MOST_BAD", "FragmentScan", "scan_fragment", "scan_fragments"]
 
 MAX_CLASSES = 10_000
-_VERSION = 3
+MOST_BAD = 1_000_000
+"""Numbers of bad rows that are kept; a dataset with more of them is refused, whatever its size."""
+_VERSION = 4
 _THREADS = 8
 
 
@@ -34,11 +39,12 @@ class FragmentScan:
     """Of one fragment.
 
     Attributes:
-        rows: Rows in it.
-        low: Rows whose content hash is below the threshold.
+        rows: Good rows in it.
+        low: Good rows whose content hash is below the threshold.
         smallest: The smallest content hash.
         labels: Its classes; beyond 10,000 they are no longer kept.
-        counts: Rows of each class whose content hash is not below the threshold.
+        counts: Good rows of each class whose content hash is not below the threshold.
+        bad: Its bad rows.
     """
 
     rows: int
@@ -46,34 +52,62 @@ class FragmentScan:
     smallest: int
     labels: tuple[str, ...]
     counts: tuple[int, ...] = ()
+    bad: BadRows = field(default_factory=BadRows)
 
 
-def scan_fragments(manifest: Manifest, fragments: Sequence[Fragment], cache: Path) -> list[FragmentScan]:
-    """Scans fragments in parallel; an object scanned before, unchanged, is not read again."""
+def scan_fragments(
+    manifest: Manifest, fragments: Sequence[Fragment], cache: Path, *, decode: bool = False
+) -> list[FragmentScan]:
+    """Scans fragments in parallel; an object scanned before, unchanged, is not read again.
+
+    Args:
+        manifest: Of the dataset, without classes.
+        fragments: Which.
+        cache: Folder that remembers.
+        decode: See scan_fragment.
+    """
     by_source: dict[int, list[Fragment]] = {}
     for fragment in fragments:
         by_source.setdefault(fragment.source, []).append(fragment)
     results: dict[Fragment, FragmentScan] = {}
     missing: list[Fragment] = []
     for group in by_source.values():
-        known = _recall(_cache_file(manifest, group[0], cache), len(group))
+        known = _recall(_cache_file(manifest, group[0], cache, decode=decode), len(group))
         if known is None:
             missing += group
         else:
             results.update(zip(group, known, strict=True))
+    kept = sum(len(scan.bad.rows) for scan in results.values())
     with ThreadPoolExecutor(_THREADS) as pool:
-        results.update(zip(missing, pool.map(lambda f: _scan(manifest, f), missing), strict=True))
-    for source in {fragment.source for fragment in missing}:
-        group = by_source[source]
-        _remember(_cache_file(manifest, group[0], cache), [results[f] for f in group])
+        scans = pool.map(lambda fragment: scan_fragment(manifest, fragment, decode=decode), missing)
+        for fragment, scan in zip(missing, scans, strict=True):
+            kept += len(scan.bad.rows)
+            results[fragment] = scan if kept <= MOST_BAD else replace(scan, bad=replace(scan.bad, rows=()))
+    if kept <= MOST_BAD:
+        for source in {fragment.source for fragment in missing}:
+            group = by_source[source]
+            _remember(_cache_file(manifest, group[0], cache, decode=decode), [results[f] for f in group])
     return [results[fragment] for fragment in fragments]
 
 
-def _scan(manifest: Manifest, fragment: Fragment) -> FragmentScan:
-    if manifest.target and not manifest.threshold and manifest.formats[fragment.source] == "image-folder":
+def scan_fragment(manifest: Manifest, fragment: Fragment, *, decode: bool = False) -> FragmentScan:
+    """Scans one fragment now; where the manifest has classes, labels of others are bad.
+
+    Args:
+        manifest: Of the dataset.
+        fragment: Which.
+        decode: Images are decoded, to find those that cannot be; else their headers tell, or their names alone.
+    """
+    by_name = manifest.target and not manifest.threshold and manifest.formats[fragment.source] == "image-folder"
+    if by_name and not decode:
         return _classes_by_folder(manifest, fragment, manifest.columns["label"])
-    table = read_columns(manifest, fragment)
-    hashes = hash_rows(table)
+    try:
+        checked = read_checked(manifest, fragment, decode_fault if decode else header_fault)
+    except DamagedError as error:
+        rows = rows_lost(manifest.objects, fragment, manifest.formats[fragment.source], manifest.access)
+        bad = BadRows((), {UNREADABLE: rows}, (BadRow(0, UNREADABLE, error.message),))
+        return FragmentScan(0, 0, 2**64 - 1, (), bad=bad)
+    table, hashes = checked.table, hash_rows(checked.table)
     labels = sorted(_classes(table, manifest.target))[: MAX_CLASSES + 1]
     return FragmentScan(
         rows=table.num_rows,
@@ -81,6 +115,7 @@ def _scan(manifest: Manifest, fragment: Fragment) -> FragmentScan:
         smallest=int(hashes.min()) if len(hashes) else 2**64 - 1,
         labels=tuple(labels),
         counts=_count(table, hashes >= np.uint64(manifest.threshold), labels) if manifest.target == "class" else (),
+        bad=BadRows.of(checked.bad),
     )
 
 
@@ -114,25 +149,28 @@ def _count(table: pa.Table, kept: npt.NDArray[np.bool_], labels: list[str]) -> t
     return tuple(np.bincount(places.to_numpy(), minlength=len(labels)).tolist())
 
 
-def _cache_file(manifest: Manifest, first: Fragment, cache: Path) -> Path:
+def _cache_file(manifest: Manifest, first: Fragment, cache: Path, *, decode: bool) -> Path:
     """Of an object, by its first fragment, or of several that share one."""
     source = first.source
     infos = [asdict(info) for info in manifest.objects[source : source + first.count]]
     key = [_VERSION, infos, manifest.formats[source], manifest.columns, manifest.target, manifest.threshold]
-    key.append(Bounds.fragment)
+    key += [Bounds.fragment, decode]
     return cache / "scans" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
 
 def _recall(path: Path, fragments: int) -> list[FragmentScan] | None:
     try:
         rows = json.loads(path.read_text())
-        scans = [
-            FragmentScan(row["rows"], row["low"], row["smallest"], tuple(row["labels"]), tuple(row["counts"]))
-            for row in rows
-        ]
+        scans = [_from_plain(row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return scans if len(scans) == fragments else None
+
+
+def _from_plain(row: dict[str, Any]) -> FragmentScan:
+    bad = row["bad"]
+    found = BadRows(tuple(bad["rows"]), bad["reasons"], tuple(BadRow(**one) for one in bad["first"]))
+    return FragmentScan(row["rows"], row["low"], row["smallest"], tuple(row["labels"]), tuple(row["counts"]), found)
 
 
 def _remember(path: Path, scans: list[FragmentScan]) -> None:

@@ -26,7 +26,7 @@ from botocore.parsers import ResponseParserError
 
 from astraml_ray.data.credentials import OWN, Access
 from astraml_ray.data.retries import Failure, FailureKind
-from astraml_ray.errors import AstraError, DataError, InfrastructureError, StorageOutageError
+from astraml_ray.errors import AstraError, DamagedError, DataError, InfrastructureError, StorageOutageError
 
 __all__ = ["OtherVersionError", "WrongLengthError", "failure_of", "first_line", "given_up", "reading"]
 
@@ -133,7 +133,7 @@ def _explained(uri: str) -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), or name a secret that holds some: dataset.credentials",
         ) from error
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
-        raise DataError(
+        raise DamagedError(
             f"is damaged or not what its name says: {first_line(error)}",
             param=uri,
             hint="write the object again, or take it out of the dataset",
@@ -159,7 +159,7 @@ def _storage_failure(uri: str, error: BaseException) -> AstraError:
             hint="check the credentials: this machine's, or those of dataset.credentials",
         )
     if "Parquet" in text or "thrift" in text.lower():
-        return DataError(f"is damaged: {text}", param=uri, hint="write the object again")
+        return DamagedError(f"is damaged: {text}", param=uri, hint="write the object again")
     return InfrastructureError(f"reading failed: {text}", param=uri)
 
 

@@ -9,9 +9,10 @@ from pydantic import Field, StringConstraints, model_validator
 from astraml_ray.spec.base import SpecModel
 from astraml_ray.spec.secrets import SecretReference
 
-__all__ = ["Columns", "DatasetFormat", "DatasetSpec", "dataset_from_input"]
+__all__ = ["BadRowPolicy", "Columns", "DatasetFormat", "DatasetSpec", "dataset_from_input"]
 
 DatasetFormat = Literal["auto", "parquet", "jsonl", "csv", "text", "arrow", "image-folder", "webdataset"]
+BadRowPolicy = Literal["fail", "skip", "quarantine"]
 Uri = Annotated[str, StringConstraints(min_length=1, max_length=2048, strip_whitespace=True)]
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
@@ -54,6 +55,14 @@ class DatasetSpec(SpecModel):
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Share of the training rows that becomes the validation set when there is none. A row's side
     follows from a hash of its content, so it is the same at every run, and equal rows stay together."""
+    on_bad_row: BadRowPolicy = "fail"
+    """What happens to rows that cannot be trained on: nulls, lines that do not parse, broken UTF-8, what is no number,
+    unknown classes, damaged images. `fail` refuses the dataset and names the first of them; `skip` leaves them out and
+    counts them; `quarantine` also writes them into the run's `quarantine.jsonl`. An empty text is no bad row. Where
+    nothing needs the rows before the first step (Parquet with a validation set, no classes), and with images, `fail`
+    meets some of them only when they are trained on; the others look at all rows, and decode all images, first."""
+    max_bad_fraction: float = Field(default=0.01, gt=0, le=0.5)
+    """Share of the rows of a split that `skip` and `quarantine` leave out at most; beyond it the dataset is refused."""
     endpoint_url: Uri | None = None
     """The S3 endpoint, when it is not the one of AWS_ENDPOINT_URL or of the profile."""
     credentials: SecretReference | None = None

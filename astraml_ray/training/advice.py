@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+from astraml_ray.data.manifest import Manifest
+from astraml_ray.data.tolerance import counted_reasons
 from astraml_ray.errors import Problem
+from astraml_ray.spec.dataset import BadRowPolicy
 from astraml_ray.spec.job import JobSpec
 from astraml_ray.training.timetable import Timetable
 
-__all__ = ["advise"]
+__all__ = ["advise", "left_out_warnings"]
 
 
 def advise(spec: JobSpec, *, train_rows: int, validation_rows: int, truncated_share: float = 0.0) -> list[Problem]:
@@ -64,3 +67,19 @@ def advise(spec: JobSpec, *, train_rows: int, validation_rows: int, truncated_sh
     if spec.schedule:
         warn("/schedule", "is for the service; this command runs the job once, now", "leave it out to silence this")
     return found
+
+
+def left_out_warnings(manifest: Manifest, policy: BadRowPolicy) -> list[Problem]:
+    """What is told of the rows that are left out."""
+    hint = (
+        "the run's quarantine.jsonl has them" if policy == "quarantine" else "dataset.on_bad_row=quarantine keeps them"
+    )
+    return [
+        Problem(
+            "/dataset/on_bad_row",
+            f"{left.count:,} of {left.rows:,} rows of {name} are left out ({counted_reasons(left.reasons)}); the "
+            f"first: {left.first[0]}",
+            hint,
+        )
+        for name, left in manifest.left_out.items()
+    ]

@@ -27,8 +27,9 @@ def continue_from(parent: RunFolder, folder: RunFolder) -> None:
     _copy_checkpoints(parent, folder)
     for name in parent.names("inputs"):
         folder.copy_from(parent, f"inputs/{name}")
-    if parent.exists("metrics.jsonl"):
-        folder.copy_from(parent, "metrics.jsonl")
+    for name in ("metrics.jsonl", "quarantine.jsonl"):
+        if parent.exists(name):
+            folder.copy_from(parent, name)
     for name in ("manifest.json", "spec.yaml", _COMPLETE):
         folder.copy_from(parent, name)
 

@@ -21,6 +21,7 @@ from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.mixing import mixings_of
 from astraml_ray.data.plan import epoch_blocks
 from astraml_ray.data.prepare import build_manifest
+from astraml_ray.data.quarantine import quarantined
 from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import DataError, ModelError, Problem, SpecError
 from astraml_ray.settings import Settings
@@ -29,7 +30,7 @@ from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.job import Task
 from astraml_ray.spec.loading import dump_spec, parse_document, parse_spec
 from astraml_ray.spec.sampling import unknown_classes
-from astraml_ray.training.advice import advise
+from astraml_ray.training.advice import advise, left_out_warnings
 from astraml_ray.training.image_inputs import image_encoder
 from astraml_ray.training.models import (
     Blueprint,
@@ -153,7 +154,7 @@ def _advised(inputs: RunInputs) -> tuple[RunInputs, list[Problem]]:
         validation_rows=inputs.manifest.splits["validation"].total_rows,
         truncated_share=_truncated_share(inputs) if inputs.tokenizer is not None else 0.0,
     )
-    return inputs, warnings
+    return inputs, [*left_out_warnings(inputs.manifest, inputs.spec.dataset.on_bad_row), *warnings]
 
 
 def _task_of(wanted: Task, manifest: Manifest, config: Any) -> Any:
@@ -264,6 +265,8 @@ def store_inputs(inputs: RunInputs, folder: RunFolder) -> None:
         if inputs.tokenizer is not None:
             inputs.tokenizer.save_pretrained(temporary)
         folder.upload(Path(temporary), "inputs")
+    if inputs.spec.dataset.on_bad_row == "quarantine" and inputs.manifest.left_out:
+        folder.write("quarantine.jsonl", quarantined(inputs.manifest))
     folder.write("manifest.json", inputs.manifest.to_json().encode())
     folder.write("spec.yaml", dump_spec(inputs.spec).encode())
     document = {"encoder": encoder_to_plain(inputs.encoder), "blueprint": asdict(inputs.blueprint)}

@@ -28,7 +28,9 @@ def build_result(
 ) -> dict[str, Any]:
     """The result object of `astraml run --output json`."""
     hyper = inputs.spec.hyperparams
-    rows = {f"{name}_rows": split.total_rows for name, split in inputs.manifest.splits.items()}
+    rows: dict[str, Any] = {f"{name}_rows": split.total_rows for name, split in inputs.manifest.splits.items()}
+    if inputs.manifest.left_out:
+        rows["rows_left_out"] = {name: left.reasons for name, left in inputs.manifest.left_out.items()}
     return {
         "status": "cancelled" if outcome["reason"] == "stopped_keep_best" else "succeeded",
         "reason": outcome["reason"],
@@ -55,6 +57,7 @@ def write_account(
     receipt = {
         "spec_sha256": inputs.spec.digest(),
         "manifest_sha256": inputs.manifest.digest(),
+        "rows_left_out": {name: left.reasons for name, left in inputs.manifest.left_out.items()},
         "weights_sha256": outcome.get("weights_sha256"),
         "seed": inputs.spec.seed,
         "micro_batch_divisor": result["micro_batch_divisor"],

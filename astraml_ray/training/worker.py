@@ -19,10 +19,12 @@ import torch
 
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.images import ImageEncoder
+from astraml_ray.data.kept_tokens import token_keep
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
 from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
+from astraml_ray.settings import load_settings
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
@@ -87,18 +89,30 @@ class Assignment:
 
 
 def split_reader(inputs: RunInputs, split: str, world_size: int, *, shared: bool = False) -> BlockReader:
-    """Reads a split: the training rows shuffled and augmented, the others as they are."""
+    """Reads a split: the training rows shuffled and augmented, the others as they are.
+
+    Args:
+        inputs: Of the run.
+        split: Its name.
+        world_size: Workers that share each batch.
+        shared: Other runs read the same rows on this machine, so that even what this one reads once is read again.
+    """
     training = split == "train"
+    rows = inputs.manifest.splits[split]
+    augmentations = augmentations_of(inputs.spec.augmentation, inputs.spec.task) if training else ()
+    # The validation set is read at each evaluation.
+    reads = 2 if shared else inputs.spec.hyperparams.epochs if training else 1 + (split == "validation")
     return BlockReader(
         inputs.manifest,
-        inputs.manifest.splits[split],
+        rows,
         inputs.encoder,
         inputs.spec.seed,
         inputs.spec.hyperparams.batch_size,
         world_size,
-        augmentations_of(inputs.spec.augmentation, inputs.spec.task) if training else (),
+        augmentations,
         shuffle=training,
         sampler=make_sampler(inputs.manifest, inputs.spec.sampling, seed=inputs.spec.seed) if training else None,
+        keep=token_keep(inputs.encoder, rows, augmentations, load_settings().cache / "tokens", reads=reads),
     )
 
 

@@ -140,7 +140,7 @@ def test_split_off_validation_is_stable_and_keeps_equal_rows_together(tmp_path: 
 
 def test_second_look_reads_nothing_again(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = manifest_of(str(dataset), tmp_path / "cache")
-    monkeypatch.setattr("astraml_ray.data.scan.read_columns", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr("astraml_ray.data.scan.read_checked", lambda *_: pytest.fail("read again"))
     assert manifest_of(str(dataset), tmp_path / "cache") == first
 
 

@@ -36,7 +36,16 @@ def test_public_names_are_declared_and_exist(name: str) -> None:
 def test_the_environment_is_read_in_few_places() -> None:
     """settings.py reads it; the others hand it on to processes they start, or set what Ray or a library reads."""
     readers = {f.name for f in FILES if re.search(r"os\.environ", f.read_text())}
-    assert readers <= {"settings.py", "models.py", "s3_server.py", "worker.py", "head.py", "startup.py"}
+    assert readers <= {
+        "settings.py",
+        "models.py",
+        "s3_server.py",
+        "worker.py",
+        "head.py",
+        "startup.py",
+        "session.py",
+        "tuner.py",
+    }
 
 
 def test_cluster_settings_agree() -> None:

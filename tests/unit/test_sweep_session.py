@@ -51,10 +51,10 @@ def of_trial(inputs: RunInputs, document: dict[str, Any], **values: Any) -> RunI
     return replace(found, spec=found.spec.model_copy(update={"resources": inputs.spec.resources}))
 
 
-def started(inputs: RunInputs, folder: RunFolder, cache: Path) -> Session:
+def started(inputs: RunInputs, folder: RunFolder) -> Session:
     if not folder.exists("inputs.json"):
         store_inputs(inputs, folder)
-    return Session(inputs, folder, "validation/loss", threads=1, cache=cache, ship=lambda lines: None)
+    return Session(inputs, folder, "validation/loss", threads=1, ship=lambda lines: None)
 
 
 def followed(session: Session, *, upto: int | None = None) -> Iterator[tuple[str, Any]]:
@@ -78,20 +78,20 @@ def test_a_trial_waits_at_an_evaluation_and_goes_on_after_it_was_ended_there(
     inputs: RunInputs, document: dict[str, Any], tmp_path: Path
 ) -> None:
     trial = of_trial(inputs, document, hyperparams__lr=5e-3)
-    whole = started(trial, RunFolder(str(tmp_path / "whole")), tmp_path)
+    whole = started(trial, RunFolder(str(tmp_path / "whole")))
     told = list(followed(whole))
     assert [what for what in told if what[0] == "evaluation"] == [("evaluation", step) for step in (4, 8, 12, 13)]
     assert (told[-1][0], told[-1][1]["reason"], told[-1][1]["steps"]) == ("finished", "completed", 13)
     whole.end()
 
     folder = RunFolder(str(tmp_path / "part"))
-    part = started(trial, folder, tmp_path)
+    part = started(trial, folder)
     assert list(followed(part, upto=8)) == [("evaluation", 4), ("evaluation", 8)]
     part.end()
     assert FolderCheckpoints(folder, keep=9).latest_progress().step == 8
     records = [json.loads(line) for line in folder.read("metrics.jsonl").splitlines()]
     assert max(record["step"] for record in records) == 8
-    again = started(trial, folder, tmp_path)
+    again = started(trial, folder)
     # What was told before is told again: whoever followed may have been killed before it wrote that down.
     assert [what[1] for what in followed(again, upto=13)] == [4, 8, 12, 13]
     again.end()
@@ -133,14 +133,14 @@ def test_a_trial_goes_on_from_anothers_weights_with_a_rate_of_its_own(
     strong, weak = of_trial(inputs, document, hyperparams__lr=5e-3), of_trial(inputs, document, hyperparams__lr=1e-3)
     donor, folder = RunFolder(str(tmp_path / "donor")), RunFolder(str(tmp_path / "weak"))
     for trial, place in ((strong, donor), (weak, folder)):
-        session = started(trial, place, tmp_path)
+        session = started(trial, place)
         list(followed(session, upto=8))
         session.end()
     before = weights(folder, 8)
     mark = {"donor": 0, "step": 8, "count": 1}
     inherit(donor, folder, weak.spec.hyperparams, mark)
     assert weights(folder, 8) == weights(donor, 8) != before
-    session = started(weak, folder, tmp_path)
+    session = started(weak, folder)
     list(followed(session, upto=12))
     session.end()
     records = [json.loads(line) for line in folder.read("metrics.jsonl").splitlines()]
@@ -159,10 +159,10 @@ def test_a_trial_that_fails_tells_why_and_leaves_the_place_usable(
 ) -> None:
     hyper = inputs.spec.hyperparams.model_copy(update={"lr": 1e6, "max_grad_norm": None, "weight_decay": 10.0})
     broken = replace(inputs, spec=inputs.spec.model_copy(update={"hyperparams": hyper, "sweep": None}))
-    session = started(broken, RunFolder(str(tmp_path / "broken")), tmp_path)
+    session = started(broken, RunFolder(str(tmp_path / "broken")))
     *_, (kind, error) = followed(session)
     session.end()
     assert (kind, error["code"]) == ("failed", "numeric")
-    session = started(of_trial(inputs, document, hyperparams__lr=1e-3), RunFolder(str(tmp_path / "next")), tmp_path)
+    session = started(of_trial(inputs, document, hyperparams__lr=1e-3), RunFolder(str(tmp_path / "next")))
     assert next(followed(session)) == ("evaluation", 4)
     session.end()

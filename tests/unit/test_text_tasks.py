@@ -204,7 +204,11 @@ def test_pairs_are_cut_and_told_apart_as_transformers_does(tmp_path: Path, lengt
     inputs.tokenizer.save_pretrained(tmp_path / "saved")
     peer = AutoTokenizer.from_pretrained(tmp_path / "saved")  # what whoever uses the model has
     expected = peer(
-        rows["text"].to_pylist(), rows["text_pair"].to_pylist(), truncation="longest_first", max_length=length
+        rows["text"].to_pylist(),
+        rows["text_pair"].to_pylist(),
+        truncation="longest_first",
+        max_length=length,
+        return_token_type_ids=True,
     )
     assert table["input_ids"].to_pylist() == expected["input_ids"]
     assert table["token_type_ids"].to_pylist() == expected["token_type_ids"]

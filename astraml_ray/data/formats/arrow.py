@@ -11,8 +11,9 @@ import pyarrow as pa
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.features import plain_features
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, damage_named, read_range, select_columns
+from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.objects import ObjectInfo, open_object, reading
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["ARROW"]
 
@@ -124,8 +125,8 @@ def _field(metadata: bytes, table: int, number: int) -> int:
     return table + offset if offset else 0
 
 
-def _damaged(info: ObjectInfo, at: int) -> DataError:
-    return DataError(
+def _damaged(info: ObjectInfo, at: int) -> DamagedError:
+    return DamagedError(
         f"is damaged or cut short at byte {at}", param=info.uri, hint="write the object again, or take it out"
     )
 
@@ -143,6 +144,14 @@ def _schema_bytes(info: ObjectInfo, access: Access) -> bytes:
 
 
 def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
+    return plain_features(info, _record_batches(info, fragment, columns, access))
+
+
+def _mend(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> Mended:
+    return Mended.whole(plain_features(info, _record_batches(info, fragment, columns, access), mended=True))
+
+
+def _record_batches(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
     schema = _schema_bytes(info, access)
     with open_object(info, access) as file, damage_named(info):
         file.seek(fragment.start)
@@ -155,7 +164,7 @@ def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, acces
             pa.BufferReader(stream), options=pa.ipc.IpcReadOptions(included_fields=wanted, use_threads=False)
         ) as reader:
             table = reader.read_all()
-    return plain_features(info, select_columns(info, table, columns))
+    return select_columns(info, table, columns)
 
 
-ARROW = FileFormat(_fragments, _schema, _read, remembered=True)
+ARROW = FileFormat(_fragments, _schema, _read, remembered=True, mend=_mend)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import IO, Any
 
 import pyarrow as pa
@@ -13,9 +14,10 @@ import zstandard
 
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment
-from astraml_ray.data.formats.lines import Grammar, cut_in_turn, first_record, parse_lines
+from astraml_ray.data.formats.lines import Grammar, cut_in_turn, first_record, mend_lines, parse_lines
+from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.objects import ObjectInfo, open_object
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["Unpacked", "compressed_format"]
 
@@ -43,7 +45,7 @@ class Unpacked:
         """The next bytes; fewer only at the end.
 
         Raises:
-            DataError: They are damaged or cut short.
+            DamagedError: They are damaged or cut short.
         """
         parts, length = [self._held], len(self._held)
         with _explained(self._info):
@@ -58,6 +60,14 @@ class Unpacked:
         """Goes on without keeping anything."""
         while size > 0 and (got := len(self.read(min(size, _PIECE)))):
             size -= got
+
+    def count(self, mark: bytes) -> int:
+        """How often a byte follows, up to the end or to damage; nothing is kept."""
+        found = 0
+        with suppress(DamagedError), _explained(self._info):
+            while piece := next(self._pieces, b""):
+                found += piece.count(mark)
+        return found
 
     def compressed_at(self, offset: int, size: int) -> bytes:
         """Bytes of the object itself."""
@@ -75,7 +85,7 @@ def _explained(info: ObjectInfo) -> Iterator[None]:
     try:
         yield
     except (zlib.error, zstandard.ZstdError, EOFError) as error:
-        raise DataError(
+        raise DamagedError(
             f"is damaged or cut short: {error}", param=info.uri, hint="write the object again, or take it out"
         ) from error
 
@@ -138,28 +148,52 @@ def compressed_format(grammar: Grammar, packed: str) -> FileFormat:
         with open_object(info, access) as file:
             return list(_located(info, Unpacked(info, file, packed), grammar))
 
-    def read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
+    def lines(info: ObjectInfo, fragment: Fragment, access: Access) -> tuple[bytes, bytes]:
         with open_object(info, access) as file:
             stream = Unpacked(info, file, packed, fragment.group)
             if not fragment.stop:
-                return parse_lines(grammar, info, _whole(info, stream), b"", columns)
+                return _whole(info, stream), b""
             stream.skip(fragment.start)
             data = stream.read(fragment.stop - fragment.start)
-            header = b""
-            if grammar.quoted and (fragment.start or fragment.group):
-                header = first_record(Unpacked(info, file, packed).read(1 << 16))
-        return parse_lines(grammar, info, data, header, columns)
+            if not grammar.quoted or not (fragment.start or fragment.group):
+                return data, b""
+            return data, first_record(Unpacked(info, file, packed).read(1 << 16))
 
-    def schema(info: ObjectInfo, access: Access) -> pa.Schema:
+    def read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
+        return parse_lines(grammar, info, *lines(info, fragment, access), columns)
+
+    def mended(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> Mended:
+        found = mend_lines(grammar, info, *lines(info, fragment, access), columns, start=fragment.start)
+        where = f"decompressed from byte {fragment.group} on" if fragment.group else "decompressed"
+        return replace(found, bad=tuple(replace(one, message=f"{where}, {one.message}") for one in found.bad))
+
+    def head(info: ObjectInfo, access: Access) -> Fragment:
+        if not grammar.cut:
+            return Fragment(0, -1, info.size)
         with open_object(info, access) as file:
             stream = Unpacked(info, file, packed)
-            if not grammar.cut:
-                return parse_lines(grammar, info, _whole(info, stream), b"", None).schema
             cuts = cut_in_turn(info, lambda: stream.read(Bounds.fragment), quoted=grammar.quoted)
             start, stop = next(cuts, (0, 0))
-        return read(info, Fragment(0, -1, stop, start=start, stop=stop), None, access).schema
+        return Fragment(0, -1, stop, start=start, stop=stop)
 
-    return FileFormat(fragments, schema, read, opens=lambda size: size > _small(), remembered=True, grouped=_small)
+    def schema(info: ObjectInfo, access: Access) -> pa.Schema:
+        return read(info, head(info, access), None, access).schema
+
+    def rows_lost(info: ObjectInfo, fragment: Fragment, access: Access) -> int:
+        with open_object(info, access) as file:
+            return max(1, Unpacked(info, file, packed, fragment.group).count(grammar.row_mark))
+
+    return FileFormat(
+        fragments,
+        schema,
+        read,
+        opens=lambda size: size > _small(),
+        remembered=True,
+        grouped=_small,
+        mend=mended,
+        head=head,
+        rows_lost=rows_lost,
+    )
 
 
 def _small() -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from astraml_ray.data.formats.lines import Grammar, first_record
+from astraml_ray.data.formats.mending import Record, lines_of
 from astraml_ray.data.objects import ObjectInfo
 
 __all__ = ["CSV", "delimiter_of"]
@@ -38,4 +40,20 @@ def _read(info: ObjectInfo, data: bytes, header: bytes) -> pa.Table:
     )
 
 
-CSV = Grammar(_read, quoted=True)
+def _records(data: bytes, start: int) -> Iterator[Record]:
+    """Lines; one that ends inside quotes goes on."""
+    held: list[bytes] = []
+    begin, inside = start, False
+    for line in lines_of(data, start, blank=True):
+        begin = begin if held else line.start
+        held.append(line.data)
+        inside ^= line.data.count(b'"') % 2 == 1
+        if not inside:
+            whole, held = b"".join(held), []
+            if whole.strip():
+                yield Record(whole, begin)
+    if held:
+        yield Record(b"".join(held), begin)
+
+
+CSV = Grammar(_read, _records, quoted=True)

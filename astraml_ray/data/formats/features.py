@@ -14,19 +14,38 @@ from astraml_ray.errors import DataError
 __all__ = ["plain_features"]
 
 
-def plain_features(info: ObjectInfo, table: pa.Table) -> pa.Table:
+def plain_features(info: ObjectInfo, table: pa.Table, *, mended: bool = False) -> pa.Table:
     """Class ids as class names, structs of image bytes and path as the bytes, dictionaries as their values.
+
+    Args:
+        info: The object.
+        table: Of its rows.
+        mended: Texts that are no UTF-8 stay as they are, and rows without an image have a null.
 
     Raises:
         DataError: An image is not in the file, a class id has no name, or the bytes are no such values.
     """
     with reading(info.uri):
-        table.validate(full=True)  # damage that decodes, such as texts that are no UTF-8
+        # Damage that decodes, such as texts that are no UTF-8.
+        (_texts_as_bytes(table) if mended else table).validate(full=True)
     features = _features(table.schema)
     columns = {
-        field.name: _plain(info, field.name, table[field.name], features.get(field.name)) for field in table.schema
+        field.name: _plain(info, field.name, table[field.name], features.get(field.name), mended)
+        for field in table.schema
     }
     return pa.table(columns) if columns else table
+
+
+def _texts_as_bytes(table: pa.Table) -> pa.Table:
+    return table.cast(pa.schema([(field.name, _bytes_of(field.type)) for field in table.schema]))
+
+
+def _bytes_of(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(kind):
+        return pa.list_(_bytes_of(kind.value_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_bytes_of(kind.value_type))
+    return {pa.string(): pa.binary(), pa.large_string(): pa.large_binary()}.get(kind, kind)
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
@@ -38,12 +57,12 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _plain(info: ObjectInfo, name: str, column: pa.ChunkedArray, feature: Any) -> pa.ChunkedArray:
+def _plain(info: ObjectInfo, name: str, column: pa.ChunkedArray, feature: Any, mended: bool) -> pa.ChunkedArray:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return column.cast(kind.value_type)
     if _holds_images(kind):
-        return _image_bytes(info, name, column)
+        return _image_bytes(info, name, column, mended)
     names = feature.get("names") if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" else None
     if names and pa.types.is_integer(kind):
         return _class_names(info, name, column, [str(one) for one in names])
@@ -59,9 +78,9 @@ def _holds_images(kind: pa.DataType) -> bool:
     )
 
 
-def _image_bytes(info: ObjectInfo, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _image_bytes(info: ObjectInfo, name: str, column: pa.ChunkedArray, mended: bool) -> pa.ChunkedArray:
     data = pc.struct_field(column, "bytes")
-    if data.null_count > column.null_count:
+    if data.null_count > column.null_count and not (mended and data.null_count < len(data)):
         raise DataError(
             f"column {name!r} names image files that are not in the dataset",
             param=info.uri,

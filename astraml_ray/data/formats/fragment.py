@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from astraml_ray.data.credentials import Access
+from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.objects import ObjectInfo, reading, resolve
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["Bounds", "FileFormat", "Fragment", "damage_named", "place_of", "read_range", "select_columns"]
 
@@ -59,7 +60,7 @@ class Fragment:
 
 @dataclass(frozen=True)
 class FileFormat:
-    """A file format: three functions.
+    """A file format: three functions, and what most leave as it is.
 
     Attributes:
         fragments: The fragments of an object, of index 0; may open it.
@@ -67,8 +68,12 @@ class FileFormat:
         read: The wanted columns (None is all) of a fragment of one object, in file order.
         opens: Whether `fragments` opens an object of this size.
         remembered: Whether finding the fragments costs so much that it is done once for an object's ETag.
-        read_group: The wanted columns of several whole objects; None reads them one by one.
+        read_group: The wanted columns of several whole objects of one row each; None reads them one by one.
         grouped: The largest object, in bytes, that shares a fragment with its neighbours.
+        mend: As `read`, of a fragment that `read` finds damaged: what parses, and what does not told apart. None where
+            a fragment is damaged as a whole.
+        head: The first part of an object: `mend` tells its schema where `schema` finds it damaged.
+        rows_lost: About how many rows a fragment has that cannot be read; None where `fragments` tells.
     """
 
     fragments: Callable[[ObjectInfo, Access], list[Fragment]]
@@ -78,6 +83,9 @@ class FileFormat:
     remembered: bool = False
     read_group: Callable[[Sequence[ObjectInfo], list[str] | None, Access], pa.Table] | None = None
     grouped: Callable[[], int] = lambda: Bounds.fragment // 8
+    mend: Callable[[ObjectInfo, Fragment, list[str] | None, Access], Mended] | None = None
+    head: Callable[[ObjectInfo, Access], Fragment] = lambda info, access: Fragment(0, -1, info.size)
+    rows_lost: Callable[[ObjectInfo, Fragment, Access], int] | None = None
 
 
 def place_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> str:
@@ -87,7 +95,9 @@ def place_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> st
         return f"{uri} and the {fragment.count - 1} objects after it"
     if kind == "parquet":
         return f"{uri}, row group {fragment.group}"
-    return f"{uri}, from byte {fragment.start}" if fragment.start or fragment.stop else uri
+    if "." in kind and (fragment.start or fragment.group):
+        return f"{uri}, decompressed from byte {fragment.group} on, from byte {fragment.start}"
+    return f"{uri}, from byte {fragment.start}" if fragment.start else uri
 
 
 @contextmanager
@@ -95,14 +105,14 @@ def damage_named(info: ObjectInfo) -> Iterator[None]:
     """Arrow calls some damage an OSError, like a failure of the storage, which would be tried again: it has no number.
 
     Raises:
-        DataError: The object is damaged.
+        DamagedError: It is damaged.
     """
     try:
         yield
     except OSError as error:
         if type(error) is not OSError or error.errno is not None:
             raise
-        raise DataError(
+        raise DamagedError(
             f"is damaged: {str(error).splitlines()[0][:300]}", param=info.uri, hint="write the object again"
         ) from error
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import pyarrow as pa
 
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, read_range, select_columns
+from astraml_ray.data.formats.mending import Mended, Record, mend
 from astraml_ray.data.objects import ObjectInfo, open_object, reading
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["Grammar", "cut_in_turn", "first_record", "last_line_end", "line_format", "parse_lines"]
+__all__ = ["Grammar", "cut_in_turn", "first_record", "last_line_end", "line_format", "mend_lines", "parse_lines"]
 
+_MARK = b"\xef\xbb\xbf"
 _PROBE = 1 << 16
 _PROBES = 8
 
@@ -26,13 +28,21 @@ class Grammar:
 
     Attributes:
         parse: From an object, lines of it, and its first record if they are not its first lines.
-        quoted: Whether a line end may stand inside quotes.
+        records: What makes a row each, of lines that begin at a byte.
+        quoted: Whether a line end may stand inside quotes, and the first record names the columns.
         cut: Whether it may be cut at all.
+        join: From records to what `parse` takes.
+        odd: See mending.mend.
+        row_mark: What stands once in most rows.
     """
 
     parse: Callable[[ObjectInfo, bytes, bytes], pa.Table]
+    records: Callable[[bytes, int], Iterator[Record]]
     quoted: bool = False
     cut: bool = True
+    join: Callable[[Iterable[bytes]], bytes] = b"".join
+    odd: Callable[[Sequence[Record]], Mapping[int, str]] | None = None
+    row_mark: bytes = b"\n"
 
 
 def line_format(grammar: Grammar) -> FileFormat:
@@ -44,25 +54,39 @@ def line_format(grammar: Grammar) -> FileFormat:
             return [Fragment(0, -1, info.size)]
         return [Fragment(0, -1, stop - start, start=start, stop=stop) for start, stop in _cuts(info, grammar, access)]
 
-    def read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
+    def lines(info: ObjectInfo, fragment: Fragment, access: Access) -> tuple[bytes, bytes]:
         with open_object(info, access) as file:
             file.seek(fragment.start)
             data = file.read((fragment.stop or info.size) - fragment.start)
-            if grammar.quoted and fragment.start:
-                file.seek(0)
-                return parse_lines(grammar, info, data, first_record(file.read(_PROBE)), columns)
-        return parse_lines(grammar, info, data, b"", columns)
+            if not grammar.quoted or not fragment.start:
+                return data, b""
+            file.seek(0)
+            return data, first_record(file.read(_PROBE))
+
+    def read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
+        return parse_lines(grammar, info, *lines(info, fragment, access), columns)
+
+    def mended(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> Mended:
+        return mend_lines(grammar, info, *lines(info, fragment, access), columns, start=fragment.start)
+
+    def head(info: ObjectInfo, access: Access) -> Fragment:
+        if not grammar.cut:
+            return Fragment(0, -1, info.size)
+        start, stop = _first_cut(info, grammar, access)
+        return Fragment(0, -1, stop, start=start, stop=stop)
 
     def schema(info: ObjectInfo, access: Access) -> pa.Schema:
-        if not grammar.cut:
-            return read(info, Fragment(0, -1, info.size), None, access).schema
-        start, stop = _first_cut(info, grammar, access)
-        return read(info, Fragment(0, -1, stop, start=start, stop=stop), None, access).schema
+        return read(info, head(info, access), None, access).schema
+
+    def rows_lost(info: ObjectInfo, fragment: Fragment, access: Access) -> int:
+        return max(1, lines(info, fragment, access)[0].count(grammar.row_mark))
 
     def opens(size: int) -> bool:
         return size > Bounds.fragment
 
-    return FileFormat(fragments, schema, read, opens=opens, remembered=True)
+    return FileFormat(
+        fragments, schema, read, opens=opens, remembered=True, mend=mended, head=head, rows_lost=rows_lost
+    )
 
 
 def parse_lines(grammar: Grammar, info: ObjectInfo, data: bytes, header: bytes, columns: list[str] | None) -> pa.Table:
@@ -72,16 +96,53 @@ def parse_lines(grammar: Grammar, info: ObjectInfo, data: bytes, header: bytes, 
         DataError: They are damaged, or lack a column.
     """
     if not header:
-        data = data.removeprefix(b"\xef\xbb\xbf")
+        data = data.removeprefix(_MARK)
     if not data.strip():
         return pa.table({name: pa.array([], pa.string()) for name in columns or []})
     with reading(info.uri):
         return select_columns(info, grammar.parse(info, data, header), columns)
 
 
+def mend_lines(
+    grammar: Grammar, info: ObjectInfo, data: bytes, header: bytes, columns: list[str] | None, *, start: int
+) -> Mended:
+    """As parse_lines, what does not parse told apart.
+
+    Args:
+        grammar: Of the lines.
+        info: The object.
+        data: The lines.
+        header: The first record, if they are not the first lines.
+        columns: Which; None is all.
+        start: The byte of the object that they begin at.
+
+    Raises:
+        DamagedError: What parses one by one does not do so together.
+        DataError: They lack a column.
+    """
+    if not header and data.startswith(_MARK):
+        data, start = data.removeprefix(_MARK), start + len(_MARK)
+    if grammar.quoted and not header:
+        header = first_record(data)
+        data, start = data[len(header) :], start + len(header)
+    try:
+        found = mend(
+            list(grammar.records(data, start)),
+            lambda records: grammar.parse(info, grammar.join(records), header),
+            odd=grammar.odd,
+            by_lines=grammar.quoted,
+        )
+    except DamagedError as error:
+        error.param = error.param or info.uri
+        raise
+    none = {name: pa.array([], pa.string()) for name in columns or []}
+    table = select_columns(info, found.table, columns) if found.origins.size else pa.table(none)
+    return replace(found, table=table)
+
+
 def first_record(head: bytes) -> bytes:
     """The first line; one that ends inside quotes goes on."""
-    head = head.removeprefix(b"\xef\xbb\xbf")
+    head = head.removeprefix(_MARK)
     end = 0
     while (end := head.find(b"\n", end) + 1) > 0:
         if head.count(b'"', 0, end) % 2 == 0:

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.features import plain_features
 from astraml_ray.data.formats.fragment import FileFormat, Fragment, damage_named, select_columns
+from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.objects import ObjectInfo, open_object
 
 __all__ = ["PARQUET"]
@@ -26,6 +27,14 @@ def _schema(info: ObjectInfo, access: Access) -> pa.Schema:
 
 
 def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
+    return plain_features(info, _row_group(info, fragment, columns, access))
+
+
+def _mend(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> Mended:
+    return Mended.whole(plain_features(info, _row_group(info, fragment, columns, access), mended=True))
+
+
+def _row_group(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
     with open_object(info, access) as file, damage_named(info):
         parquet = pq.ParquetFile(file, pre_buffer=True)
         select_columns(info, parquet.schema_arrow.empty_table(), columns)
@@ -33,7 +42,7 @@ def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, acces
         table = parquet.read_row_group(fragment.group, columns=columns, use_threads=False)
         if columns and set(columns) != set(table.column_names):
             table = parquet.read_row_group(fragment.group, use_threads=False)
-    return plain_features(info, select_columns(info, table, columns))
+    return select_columns(info, table, columns)
 
 
-PARQUET = FileFormat(_fragments, _schema, _read)
+PARQUET = FileFormat(_fragments, _schema, _read, mend=_mend)

@@ -16,7 +16,7 @@ from astraml_ray.data.formats.delimited import delimiter_of
 from astraml_ray.data.formats.fragment import read_range
 from astraml_ray.data.objects import ObjectInfo
 from astraml_ray.data.splits import IMAGE_SUFFIXES
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["HEAD_BYTES", "content_of", "format_of", "formats_of", "name_of"]
 
@@ -207,7 +207,7 @@ def _unpacked(info: ObjectInfo, head: bytes, packed: str) -> bytes:
             return zlib.decompressobj(31).decompress(head, HEAD_BYTES)
         return zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(head).read(HEAD_BYTES)
     except (zlib.error, zstandard.ZstdError) as error:
-        raise DataError(f"is damaged: {error}", param=info.uri, hint="write the object again") from error
+        raise DamagedError(f"is damaged: {error}", param=info.uri, hint="write the object again") from error
 
 
 def _not_read(info: ObjectInfo, found: str) -> DataError:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 
+from astraml_ray.data.bad_rows import DAMAGED_FILE, BadRow
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.arrow import ARROW
 from astraml_ray.data.formats.compressed import compressed_format
@@ -21,14 +24,15 @@ from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment
 from astraml_ray.data.formats.images import IMAGE_FOLDER
 from astraml_ray.data.formats.json_lines import JSON_ARRAY, JSON_LINES
 from astraml_ray.data.formats.lines import line_format
+from astraml_ray.data.formats.mending import Mended, joined
 from astraml_ray.data.formats.parquet import PARQUET
 from astraml_ray.data.formats.plain import TEXT
 from astraml_ray.data.formats.unify import concat_tables
 from astraml_ray.data.formats.webdataset import WEBDATASET, WEBDATASET_GZ
 from astraml_ray.data.objects import ObjectInfo
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["FORMATS", "fragments_of", "read_fragment", "schema_of"]
+__all__ = ["FORMATS", "fragments_of", "mended_schema", "read_fragment", "read_mended", "rows_lost", "schema_of"]
 
 _GRAMMARS = {"jsonl": JSON_LINES, "json": JSON_ARRAY, "csv": CSV, "text": TEXT}
 FORMATS: dict[str, FileFormat] = {
@@ -47,6 +51,9 @@ FORMATS: dict[str, FileFormat] = {
 _VERSION = 1
 _THREADS = 16
 _READERS = 8
+_MOST_LOST = 100_000
+_WHOLE = Fragment(0, -1, 0)
+_T = TypeVar("_T")
 
 
 def fragments_of(
@@ -156,7 +163,8 @@ def read_fragment(
         access: How they are reached.
 
     Raises:
-        DataError: An object changed, is damaged, or lacks a column.
+        DamagedError: An object is damaged.
+        DataError: An object changed, or lacks a column.
     """
     infos = objects[fragment.source : fragment.source + fragment.count]
     file = _format(kind, infos[0])
@@ -164,18 +172,101 @@ def read_fragment(
         return file.read(infos[0], fragment, columns, access)
     if file.read_group is not None:
         return file.read_group(infos, columns, access)
-    whole = Fragment(0, -1, 0)
-    tables: list[pa.Table] = []
+    return concat_tables(infos, _of_each(infos, lambda info: file.read(info, _WHOLE, columns, access), _bytes_of))
+
+
+def read_mended(
+    objects: Sequence[ObjectInfo], fragment: Fragment, kind: str, columns: list[str] | None, access: Access
+) -> Mended:
+    """As read_fragment, what does not parse told apart: lines, samples, or a whole file among small ones.
+
+    Raises:
+        DamagedError: The fragment cannot be read at all.
+        DataError: An object changed, or lacks a column.
+    """
+    infos = objects[fragment.source : fragment.source + fragment.count]
+    file = _format(kind, infos[0])
+    if fragment.count == 1:
+        return _mended(file, infos[0], fragment, columns, access)
+    if file.read_group is not None:
+        return Mended.whole(file.read_group(infos, columns, access), (1,) * len(infos))
+
+    def read(info: ObjectInfo) -> Mended:
+        try:
+            return _mended(file, info, _WHOLE, columns, access)
+        except DamagedError as error:
+            rows = range(min(_MOST_LOST, _rows_lost(file, info, _WHOLE, access)))
+            none = pa.table({name: pa.array([], pa.string()) for name in columns or []})
+            return Mended(none, np.arange(0), tuple(BadRow(row, DAMAGED_FILE, error.message) for row in rows))
+
+    parts = _of_each(infos, read, lambda part: _bytes_of(part.table))
+    return joined(parts, concat_tables(infos, [part.table for part in parts]))
+
+
+def _mended(
+    file: FileFormat, info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access
+) -> Mended:
+    try:
+        return Mended.whole(file.read(info, fragment, columns, access))
+    except DamagedError:
+        if file.mend is None:
+            raise
+        return file.mend(info, fragment, columns, access)
+
+
+def _of_each(infos: Sequence[ObjectInfo], read: Callable[[ObjectInfo], _T], size: Callable[[_T], int]) -> list[_T]:
+    found: list[_T] = []
     held = 0
     with ThreadPoolExecutor(_READERS) as pool:
         remaining = iter(infos)
         while window := list(islice(remaining, _READERS * 4)):
-            tables += pool.map(lambda info: file.read(info, whole, columns, access), window)
-            held += sum(table.nbytes for table in tables[-len(window) :])
+            found += pool.map(read, window)
+            held += sum(size(one) for one in found[-len(window) :])
             if held > Bounds.frame:
                 raise DataError(
                     f"and the small files beside it become over {Bounds.frame >> 20} MiB when they are read",
                     param=infos[0].uri,
                     hint="write fewer rows per compressed file",
                 )
-    return concat_tables(infos, tables)
+    return found
+
+
+def _bytes_of(table: pa.Table) -> int:
+    size: int = table.nbytes
+    return size
+
+
+def mended_schema(info: ObjectInfo, kind: str, access: Access) -> pa.Schema:
+    """As schema_of, of an object of which some rows may not parse.
+
+    Raises:
+        DamagedError: None does.
+    """
+    file = _format(kind, info)
+    try:
+        return file.schema(info, access)
+    except DamagedError:
+        if file.mend is None:
+            raise
+        schema = file.mend(info, file.head(info, access), None, access).table.schema
+        if not len(schema):
+            raise
+        return schema
+
+
+def rows_lost(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str, access: Access) -> int:
+    """About how many rows a fragment has that cannot be read, at least 1."""
+    if fragment.rows >= 0:
+        return max(1, fragment.rows)
+    infos = objects[fragment.source : fragment.source + fragment.count]
+    part = fragment if fragment.count == 1 else _WHOLE
+    return sum(_rows_lost(_format(kind, info), info, part, access) for info in infos)
+
+
+def _rows_lost(file: FileFormat, info: ObjectInfo, fragment: Fragment, access: Access) -> int:
+    try:
+        if file.rows_lost is not None:
+            return file.rows_lost(info, fragment, access)
+        return max(1, sum(max(0, part.rows) for part in file.fragments(info, access)))
+    except DamagedError:
+        return 1

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.fragment import read_range
 from astraml_ray.data.objects import ObjectInfo
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError
 
 __all__ = ["Member", "cut_short", "walk"]
 
@@ -31,7 +31,7 @@ def walk(info: ObjectInfo, access: Access) -> Iterator[Member]:
     """The regular files, in order. A quarter MiB is read at a header; bodies that go beyond it are passed over.
 
     Raises:
-        DataError: It is damaged or cut short.
+        DamagedError: It is damaged or cut short.
     """
     buffer, base = b"", 0
     at = start = 0
@@ -80,8 +80,8 @@ def _long_name(kind: bytes, data: bytes) -> str | None:
     return None
 
 
-def cut_short(info: ObjectInfo, at: int, why: str) -> DataError:
+def cut_short(info: ObjectInfo, at: int, why: str) -> DamagedError:
     """A tar that ends early, or is none from somewhere on."""
-    return DataError(
+    return DamagedError(
         f"is damaged or cut short at byte {at}: {why}", param=info.uri, hint="write the shard again, or take it out"
     )

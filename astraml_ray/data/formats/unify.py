@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.objects import ObjectInfo
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["concat_tables", "plain_text", "rows_table"]
 
@@ -35,7 +35,7 @@ def rows_table(info: ObjectInfo, rows: list[dict[str, Any]], fault: str) -> pa.T
             columns[name] = pa.array(values)
         except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             if any(isinstance(value, (dict, list)) for value in values):
-                raise DataError(
+                raise DamagedError(
                     f"is damaged or not what its name says: {fault or error}",
                     param=info.uri,
                     hint=f"write column {name!r} in one way in all rows, or leave it out",

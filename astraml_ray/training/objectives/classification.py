@@ -68,7 +68,7 @@ def class_sums(logits: torch.Tensor, labels: torch.Tensor) -> Sums:
         labels: (targets,), -100 where there is none.
     """
     kept = labels >= 0
-    logits, labels = logits[kept].float(), labels[kept]
+    logits, labels = at_least_float32(logits[kept]), labels[kept]
     classes = logits.shape[-1]
     loss = float(functional.cross_entropy(logits, labels, reduction="sum"))
     cells = torch.bincount(labels * classes + logits.argmax(-1), minlength=classes**2)

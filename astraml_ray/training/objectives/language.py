@@ -49,7 +49,7 @@ class LanguageModel:
     def score(self, model: Any, batch: Batch) -> Sums:
         logits, labels = self._logits(model, batch), self._labels(batch).flatten()
         kept = labels != IGNORED
-        logits, labels = logits[kept].float(), labels[kept]
+        logits, labels = at_least_float32(logits[kept]), labels[kept]
         loss = float(functional.cross_entropy(logits, labels, reduction="sum"))
         return np.array([loss, len(labels), float((logits.argmax(-1) == labels).sum())])
 

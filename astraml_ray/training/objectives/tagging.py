@@ -53,7 +53,7 @@ class TokenClassification:
         return functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum")
 
     def score(self, model: Any, batch: Batch) -> Sums:
-        logits, labels = self._logits(model, batch).float(), batch.labels
+        logits, labels = self._logits(model, batch), batch.labels
         loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
         kept = labels != IGNORED
         right = ((logits.argmax(-1) == labels) & kept).sum()

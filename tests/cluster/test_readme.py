@@ -31,10 +31,11 @@ def commands() -> list[str]:
 
 @pytest.fixture(scope="module")
 def home(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the README's spec.yaml, and its dataset in the bucket."""
+    """A folder with the README's specs, and their dataset in the bucket."""
     write_dataset(s3.folder / "bucket" / "dataset")
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "spec.yaml").write_text(blocks("yaml")[0])
+    for name, text in zip(("spec.yaml", "sweep.yaml"), blocks("yaml"), strict=True):
+        (folder / name).write_text(text)
     return folder
 
 
@@ -90,7 +91,7 @@ def test_the_service_s_commands(tmp_path: Path) -> None:
 def test_every_command_without_a_service(home: Path) -> None:
     local = [command for command in commands() if command.startswith("astraml")]
     local = [command for command in local if command not in commands_below("The service")]
-    assert len(local) == 6
+    assert len(local) == 7
     for command in local:
         runs = sorted((home / "runs").glob("second-*")) if (home / "runs").exists() else []
         out = shell(command, home, RUN=str(runs[0]) if runs else "")

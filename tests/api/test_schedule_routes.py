@@ -98,7 +98,7 @@ def test_a_key_makes_one_schedule_and_gives_the_same_answer(either_api: Api) -> 
         ({"cron": "* * * * * *"}, "/schedule/cron"),
         ({"cron": "0 2 * * *", "timezone": "../../etc/passwd"}, "/schedule/timezone"),
         ({"cron": "0 2 * * *", "jitter": "1d"}, "/schedule/jitter"),
-        ({"cron": "0 2 * * *", "only_if_changed": "dataset"}, "/schedule/only_if_changed"),
+        ({"cron": "0 2 * * *", "only_if_changed": "model"}, "/schedule/only_if_changed"),
         (7, "/schedule"),
     ],
 )

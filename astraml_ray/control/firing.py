@@ -126,8 +126,21 @@ class Firing:
             if time.monotonic() >= until:
                 return
 
-    def run_now(self, schedule: ScheduleRecord, principal: Principal, *, now: float) -> OccurrenceRecord:
+    def run_now(
+        self,
+        schedule: ScheduleRecord,
+        principal: Principal,
+        *,
+        now: float,
+        conclude: Callable[[Connection, OccurrenceRecord], None] | None = None,
+    ) -> OccurrenceRecord:
         """Makes a job at once, whatever runs or is paused, for whoever asks for it.
+
+        Args:
+            schedule: The schedule.
+            principal: Who asks.
+            now: Seconds since the epoch.
+            conclude: What else is to be written in the same transaction.
 
         Raises:
             AstraError: It cannot be made; nothing is noted then.
@@ -142,7 +155,10 @@ class Firing:
                 get_schedule(conn, schedule.id, lock=True)
                 if add_occurrence(conn, _row(turn, now)):
                     _make(conn, turn, draft, now)
-                    return get_occurrence(conn, schedule.id, instant)
+                    made = get_occurrence(conn, schedule.id, instant)
+                    if conclude is not None:
+                        conclude(conn, made)
+                    return made
             instant += 1
 
     def _write(self) -> AbstractContextManager[Connection]:
@@ -293,7 +309,8 @@ def _settle(conn: Connection, ended: EndedOccurrence, now: float) -> None:
     if schedule is None:
         return
     if (ended.status, ended.reason) == ("succeeded", DATASET_UNCHANGED):
-        return _leave_out(conn, schedule, ended, now)
+        _leave_out(conn, schedule, ended, now)
+        return
     reason = ended.reason if ended.status == "failed" else None
     set_occurrence(conn, ended.schedule_id, ended.instant, outcome=ended.status, reason=reason)
     if ended.status == "failed":

@@ -140,7 +140,7 @@ class RunJob:
             # The run meets it too, and tells of it.
             _LOG.warning("the dataset could not be compared: %s", error)
             return False
-        return digest == self._before["digest"]
+        return bool(digest == self._before["digest"])
 
     def _inputs(self) -> RunInputs:
         """Of this run's folder if it was begun, of the run that it goes on with, or made anew."""

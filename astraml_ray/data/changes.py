@@ -1,4 +1,4 @@
-"""Whether a dataset is the one that a run has read: by its listing, which is read in moments however many bytes it is."""
+"""Whether a dataset is the one that a run has read: by its listing, which is small however many bytes it has."""
 
 from __future__ import annotations
 

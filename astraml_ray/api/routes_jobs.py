@@ -14,6 +14,7 @@ from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
 from astraml_ray.api.dry_runs import DRY_RUN_CODES, dry_run
 from astraml_ray.api.errors import NotResumableError, ParameterError
+from astraml_ray.api.keyed import check_key
 from astraml_ray.api.openapi import BODY_CODES, JOB_CODES, KEY_HEADER, STORE_CODES, body_of, problems
 from astraml_ray.api.parameters import (
     LABEL_PATTERN,
@@ -38,7 +39,7 @@ from astraml_ray.api.rules import authorize_submission, project_of, resolve
 from astraml_ray.api.schemas import AttemptList, Job, JobPage, ValidationReport
 from astraml_ray.api.schemas_schedules import ScheduleObject
 from astraml_ray.api.services import ApiServices, Requires, Services, authorize_project, caller_of
-from astraml_ray.api.submission import Creation, check_key, make_job, nudge
+from astraml_ray.api.submission import Creation, make_job, nudge, place_of
 from astraml_ray.api.views import attempt_view, is_resumable, job_view
 from astraml_ray.control.secrets import grant_to_dry_run
 from astraml_ray.spec.loading import changed
@@ -46,6 +47,7 @@ from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.access import find_origin, submitters_of
 from astraml_ray.store.attempts import list_attempts
 from astraml_ray.store.jobs import JobRecord, list_jobs, request_cancel
+from astraml_ray.store.occurrences import occasions_of
 
 __all__ = ["CREATED", "KEY_CODES", "RULE_CODES", "SUBMIT", "SUBMITTED", "key_of", "make", "router"]
 
@@ -139,8 +141,12 @@ def list_all_jobs(
         )
         page = found[:limit]
         submitters = submitters_of(conn, [job.id for job in page])
+        occasions = occasions_of(conn, [job.id for job in page])
     more = encode_cursor(page[-1].id) if len(found) > limit else None
-    views = [job_view(job, submitted_by=submitters.get(job.id), with_spec=False) for job in page]
+    views = [
+        job_view(job, submitted_by=submitters.get(job.id), occasion=occasions.get(job.id), with_spec=False)
+        for job in page
+    ]
     return JsonAnswer({"data": views, "next_cursor": more})
 
 
@@ -154,8 +160,8 @@ def show_job(request: Request, services: ApiServices, job_id: str) -> JsonAnswer
     """The job object."""
     job = known_job(request, services, job_id)
     with services.store.read() as conn:
-        submitter = submitters_of(conn, [job_id]).get(job_id)
-    return JsonAnswer(job_view(job, submitted_by=submitter))
+        submitter, occasion = submitters_of(conn, [job_id]).get(job_id), occasions_of(conn, [job_id]).get(job_id)
+    return JsonAnswer(job_view(job, submitted_by=submitter, occasion=occasion))
 
 
 @router.get(
@@ -194,12 +200,13 @@ def cancel_job(request: Request, services: ApiServices, job_id: str, body: Body)
     if mode not in ("now", "keep_best"):
         raise ParameterError("mode is now or keep_best", param="/mode")
     with services.store.read() as conn:
-        submitter = submitters_of(conn, [job_id]).get(job_id)
+        submitter, occasion = submitters_of(conn, [job_id]).get(job_id), occasions_of(conn, [job_id]).get(job_id)
     require_cancel(caller_of(request), job.project_id, submitter)
     with services.store.write() as conn:
         job = request_cancel(conn, job_id, mode, now=services.clock())
     nudge(services)
-    return JsonAnswer(job_view(job, submitted_by=submitter), status_code=200 if job.status.terminal else 202)
+    view = job_view(job, submitted_by=submitter, occasion=occasion)
+    return JsonAnswer(view, status_code=200 if job.status.terminal else 202)
 
 
 @router.post(
@@ -285,7 +292,7 @@ def make(request: Request, services: Services, creation: Creation) -> JsonAnswer
     """Makes a job for whoever may have it made, and answers with it."""
     authorize_submission(request, creation.project_id)
     made = make_job(services, creation)
-    return JsonAnswer(made.body, status_code=made.status, headers=made.headers)
+    return JsonAnswer(made.body, status_code=made.status, headers={"Location": place_of(made), **made.headers})
 
 
 def key_of(request: Request) -> str | None:

@@ -10,11 +10,13 @@ from astraml_ray.access.denials import ProjectNotFoundError
 from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
 from astraml_ray.api.errors import ParameterError
+from astraml_ray.api.firing_once import backfill_once, run_once
+from astraml_ray.api.keyed import Made
 from astraml_ray.api.openapi import BODY_CODES, KEY_HEADER, STORE_CODES, body_of, problems
 from astraml_ray.api.parameters import JOB_ID, PROJECT_PATTERN, decode_cursor, parse_project, parse_time
 from astraml_ray.api.requests import Body, spec_of
 from astraml_ray.api.routes_jobs import KEY_CODES, RULE_CODES, key_of, make
-from astraml_ray.api.scheduling import delete, pause, plan_backfill, resume
+from astraml_ray.api.scheduling import delete, pause, resume
 from astraml_ray.api.schemas_schedules import (
     Backfill,
     DeletedSchedule,
@@ -25,10 +27,9 @@ from astraml_ray.api.schemas_schedules import (
     SchedulePage,
 )
 from astraml_ray.api.services import ApiServices, Caller, Requires, Services, authorize_project, caller_of
-from astraml_ray.api.submission import Creation, nudge
+from astraml_ray.api.submission import Creation
 from astraml_ray.api.views_access import NUMBER, page_view
 from astraml_ray.api.views_schedules import next_view, occurrence_view, schedule_view
-from astraml_ray.control.firing import Firing
 from astraml_ray.errors import ScheduleNotFoundError
 from astraml_ray.store.occurrences import list_occurrences
 from astraml_ray.store.schedules import ScheduleRecord, find_schedule, list_schedules
@@ -40,16 +41,16 @@ router = APIRouter(prefix="/v2.1/schedules", tags=["schedules"])
 _CODES = ("schedule_not_found", *STORE_CODES)
 _READ = [Depends(Requires(Permission.JOB_READ))]
 _MANAGE = [Depends(Requires(Permission.SCHEDULE_MANAGE))]
+_REPLAYED: dict[str, Any] = {
+    "Idempotency-Replayed": {
+        "description": "This is the answer to an earlier request with the same key",
+        "schema": {"type": "string", "enum": ["true"]},
+    },
+}
 _CREATED: dict[str, Any] = {
     "model": ScheduleObject,
     "description": "The schedule is stored, and makes jobs from now on",
-    "headers": {
-        "Location": {"description": "The schedule", "schema": {"type": "string"}},
-        "Idempotency-Replayed": {
-            "description": "This is the answer to an earlier request with the same key",
-            "schema": {"type": "string", "enum": ["true"]},
-        },
-    },
+    "headers": {"Location": {"description": "The schedule", "schema": {"type": "string"}}, **_REPLAYED},
 }
 Cursor = Annotated[str | None, Query(description="next_cursor of the page before")]
 Limit = Annotated[int, Query(ge=1, le=200)]
@@ -164,19 +165,21 @@ def resume_schedule(
     summary="Make a schedule's job now",
     dependencies=_MANAGE,
     responses={
-        **problems(*_CODES, *BODY_CODES, *RULE_CODES, "project_not_found"),
-        201: {"model": Occurrence, "description": "The job is stored, and will run"},
+        **problems(*_CODES, *BODY_CODES, *KEY_CODES, *RULE_CODES, "project_not_found"),
+        201: {"model": Occurrence, "description": "The job is stored, and will run", "headers": _REPLAYED},
     },
+    openapi_extra={"parameters": [KEY_HEADER]},
 )
 def run_schedule_now(
     request: Request, services: ApiServices, caller: Caller, schedule_id: str, body: Body
 ) -> JsonAnswer:
-    """Makes a job at once, for the caller, whatever else runs; also of a schedule that is paused."""
+    """Makes a job at once, for the caller, whatever else runs; also of a schedule that is paused.
+
+    With an idempotency key it makes one, however often it is sent.
+    """
     schedule = _known(request, services, schedule_id)
     body.fields([])
-    made = Firing(services.store, services.targets).run_now(schedule, caller, now=services.clock())
-    nudge(services)
-    return JsonAnswer(occurrence_view(made), status_code=201)
+    return _made(run_once(services, schedule, caller, key_of(request)))
 
 
 @router.post(
@@ -184,8 +187,11 @@ def run_schedule_now(
     status_code=202,
     summary="Make up for a time that has passed",
     dependencies=_MANAGE,
-    responses={**problems(*_CODES, *BODY_CODES), 202: {"model": Backfill, "description": "They wait for their turn"}},
-    openapi_extra={"requestBody": body_of("BackfillRequest", required=True)},
+    responses={
+        **problems(*_CODES, *BODY_CODES, *KEY_CODES),
+        202: {"model": Backfill, "description": "They wait for their turn", "headers": _REPLAYED},
+    },
+    openapi_extra={"requestBody": body_of("BackfillRequest", required=True), "parameters": [KEY_HEADER]},
 )
 def backfill_schedule(
     request: Request, services: ApiServices, caller: Caller, schedule_id: str, body: Body
@@ -194,9 +200,7 @@ def backfill_schedule(
     schedule = _known(request, services, schedule_id)
     given = body.fields(["from", "to"])
     first, last = (_time_in(given, name) for name in ("from", "to"))
-    instants, planned = plan_backfill(services.store, schedule, caller, first=first, last=last, now=services.clock())
-    nudge(services)
-    return JsonAnswer({"instants": instants, "planned": planned}, status_code=202)
+    return _made(backfill_once(services, schedule, caller, key_of(request), first=first, last=last))
 
 
 @router.get(
@@ -245,6 +249,10 @@ def _known(request: Request, services: Services, schedule_id: str) -> ScheduleRe
     except ProjectNotFoundError:
         raise missing from None
     return schedule
+
+
+def _made(made: Made) -> JsonAnswer:
+    return JsonAnswer(made.body, status_code=made.status, headers=made.headers)
 
 
 def _answer(schedule: ScheduleRecord, services: Services) -> JsonAnswer:

@@ -103,9 +103,25 @@ def delete(store: Store, schedule: ScheduleRecord, principal: Principal, *, now:
 
 
 def plan_backfill(
-    store: Store, schedule: ScheduleRecord, principal: Principal, *, first: float, last: float, now: float
+    store: Store,
+    schedule: ScheduleRecord,
+    principal: Principal,
+    *,
+    first: float,
+    last: float,
+    now: float,
+    conclude: Callable[[Connection, int, int], None] | None = None,
 ) -> tuple[int, int]:
     """Lets the instants of a time that has passed wait for their jobs; how many there are, and how many get one.
+
+    Args:
+        store: The truth.
+        schedule: The schedule.
+        principal: Who asks.
+        first: Seconds since the epoch.
+        last: Likewise; both are in it.
+        now: Likewise.
+        conclude: What else is to be written in the same transaction, of both numbers.
 
     Raises:
         ParameterError: The time is none, has not passed, or has too many instants.
@@ -122,6 +138,8 @@ def plan_backfill(
         get_schedule(conn, schedule.id, lock=True)
         planned = plan_occurrences(conn, schedule.id, instants, now=now)
         _audit(conn, "backfilled", schedule, principal, now, after={"from": first, "to": last, "planned": planned})
+        if conclude is not None:
+            conclude(conn, len(instants), planned)
     return len(instants), planned
 
 

@@ -141,6 +141,10 @@ class JobSummary(Shape):
     attempts: int
     parent_id: str | None
     relation: Literal["resume", "clone", "retrain"] | None
+    schedule_id: str | None
+    """The schedule that it was made for; null once that is deleted."""
+    scheduled_time: datetime | None
+    """The instant that it was made for."""
     cancel_requested: Literal["now", "keep_best"] | None
     wait: Wait | None
     progress: Progress | None

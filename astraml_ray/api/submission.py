@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,24 +13,21 @@ from astraml_ray.access.effective import Outcome
 from astraml_ray.access.fields import normalised
 from astraml_ray.access.permissions import Permission
 from astraml_ray.access.tokens import Principal
-from astraml_ray.api.errors import KeyInFlightError, KeyInvalidError, KeyReusedError
+from astraml_ray.api.keyed import Keyed, Made, once
 from astraml_ray.api.rules import project_of, resolve
 from astraml_ray.api.scheduling import insert_schedule
 from astraml_ray.api.services import Services
 from astraml_ray.api.views import job_path, job_view
 from astraml_ray.api.views_schedules import schedule_path, schedule_view
 from astraml_ray.control.making import Request, insert_job
-from astraml_ray.errors import Problem, SpecError, StoreBusyError
+from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.migration import CURRENT_VERSION
-from astraml_ray.store.idempotency import KeyRecord, KeyTakenError, find_key, store_key
 
-__all__ = ["Creation", "Made", "check_key", "differences", "make_job", "nudge"]
+__all__ = ["Creation", "make_job", "nudge", "place_of"]
 
 _LOG = logging.getLogger(__name__)
-_KEY = re.compile(r"[\x20-\x7e]{1,255}")
-_MAX_DIFFERENCES = 50
 
 Relation = Literal["resume", "clone", "retrain"]
 
@@ -89,40 +83,6 @@ class Creation:
         return spec if self.parent_id is None else {"parent_id": self.parent_id, "spec": spec}
 
 
-@dataclass(frozen=True)
-class Made:
-    """What the client is answered, now or again."""
-
-    status: int
-    body: dict[str, Any]
-    job_id: str | None
-    schedule_id: str | None = None
-    replayed: bool = False
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Where the job or schedule is, and whether the answer is a repetition."""
-        replayed = {"Idempotency-Replayed": "true"} if self.replayed else {}
-        place = schedule_path(self.schedule_id) if self.schedule_id else job_path(str(self.job_id))
-        return {"Location": place, **replayed}
-
-
-def check_key(values: list[str]) -> str | None:
-    """The idempotency key of a request's headers.
-
-    Raises:
-        KeyInvalidError: It is not 1 to 255 printable ASCII characters, or there are two.
-    """
-    if not values:
-        return None
-    if len(values) > 1:
-        raise KeyInvalidError("the header is there twice", param="Idempotency-Key")
-    if not _KEY.fullmatch(values[0]):
-        found = "is empty" if not values[0] else f"has {len(values[0])} characters, or other ones than printable ASCII"
-        raise KeyInvalidError(f"the idempotency key {found}", param="Idempotency-Key")
-    return values[0]
-
-
 def make_job(services: Services, creation: Creation) -> Made:
     """Makes the job, or of a spec with a schedule that, unless its key has made one already.
 
@@ -133,31 +93,28 @@ def make_job(services: Services, creation: Creation) -> Made:
         KeyInFlightError: Another request with the key may be making one.
         StoreError: The database failed; nothing is made.
     """
-    request = creation.request()
-    fingerprint = _digest(request)
-    try:
-        made = _replayed(services, creation, fingerprint, request)
-        if made is None:
-            outcome = resolve(services, creation.principal, creation.project_id, creation.document)
-            make = _maker(creation, outcome.spec)
-            with services.store.write() as conn:
-                made = _known(conn, creation, fingerprint, request)
-                if made is None:
-                    now = services.clock()
-                    made = make(conn, now, creation, outcome)
-                    _remember(conn, now, creation, fingerprint, request, made)
-    except KeyTakenError:
-        # Its transaction has ended by now, or this one would still wait for it.
-        made = _replayed(services, creation, fingerprint, request)
-    except StoreBusyError as error:
-        if creation.key is None:
-            raise
-        raise _in_flight() from error
-    if made is None:
-        raise _in_flight()
+    keyed = Keyed(creation.project_id, creation.route, creation.key, creation.request())
+
+    def make() -> Made:
+        outcome = resolve(services, creation.principal, creation.project_id, creation.document)
+        create = _maker(creation, outcome.spec)
+        with services.store.write() as conn:
+            made = keyed.known(conn)
+            if made is None:
+                now = services.clock()
+                made = create(conn, now, creation, outcome)
+                keyed.remember(conn, made, now=now)
+        return made
+
+    made = once(services, keyed, make)
     if not made.replayed:
         nudge(services)
     return made
+
+
+def place_of(made: Made) -> str:
+    """Where the job or schedule is."""
+    return schedule_path(made.schedule_id) if made.schedule_id else job_path(str(made.job_id))
 
 
 def _maker(creation: Creation, spec: JobSpec) -> Callable[..., Made]:
@@ -187,41 +144,6 @@ def nudge(services: Services) -> None:
         _LOG.warning("the controller could not be told", exc_info=True)
 
 
-def differences(before: Any, now: Any, pointer: str = "") -> list[dict[str, Any]]:
-    """Where two requests differ: pointer, and both values; null for none."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        found = []
-        for name in sorted({*before, *now}):
-            place = f"{pointer}/{name.replace('~', '~0').replace('/', '~1')}"
-            found += differences(before.get(name), now.get(name), place)
-        return found
-    return [] if before == now else [{"param": pointer, "before": before, "now": now}]
-
-
-def _replayed(services: Services, creation: Creation, fingerprint: str, request: dict[str, Any]) -> Made | None:
-    """What is known without waiting for writers."""
-    if creation.key is None:
-        return None
-    with services.store.read() as conn:
-        return _known(conn, creation, fingerprint, request)
-
-
-def _known(conn: Connection, creation: Creation, fingerprint: str, request: dict[str, Any]) -> Made | None:
-    if creation.key is None:
-        return None
-    known = find_key(conn, creation.project_id, creation.route, creation.key)
-    if known is None:
-        return None
-    if known.fingerprint != fingerprint:
-        found = differences(known.request, request)
-        raise KeyReusedError(
-            f"the idempotency key has made {known.job_id or known.schedule_id} of another request",
-            param=found[0]["param"] if found else None,
-            members={"differs": found[:_MAX_DIFFERENCES]},
-        )
-    return Made(known.status_code, known.body, known.job_id, known.schedule_id, replayed=True)
-
-
 def _create(conn: Connection, now: float, creation: Creation, outcome: Outcome) -> Made:
     job = insert_job(conn, _asked(creation), outcome, now=now)
     return Made(201, job_view(job, submitted_by=creation.principal.subject), job.id)
@@ -239,37 +161,8 @@ def _asked(creation: Creation) -> Request:
     )
 
 
-def _remember(
-    conn: Connection, now: float, creation: Creation, fingerprint: str, request: dict[str, Any], made: Made
-) -> None:
-    if creation.key is None:
-        return
-    record = KeyRecord(
-        project_id=creation.project_id,
-        route=creation.route,
-        key=creation.key,
-        fingerprint=fingerprint,
-        request=request,
-        status_code=made.status,
-        body=made.body,
-        job_id=made.job_id,
-        created_at=now,
-        schedule_id=made.schedule_id,
-    )
-    store_key(conn, record)
-
-
 def _plain(document: dict[str, Any]) -> dict[str, Any]:
     try:
         return normalised(document)
     except ValueError as error:
         raise SpecError([Problem("", f"is not plain data: {error}")]) from error
-
-
-def _digest(request: dict[str, Any]) -> str:
-    text = json.dumps(request, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _in_flight() -> KeyInFlightError:
-    return KeyInFlightError("another request with this idempotency key may be under way", param="Idempotency-Key")

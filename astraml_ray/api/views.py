@@ -42,8 +42,15 @@ def is_resumable(job: JobRecord) -> bool:
     return job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.run_path is not None
 
 
-def job_view(job: JobRecord, *, submitted_by: str | None, with_spec: bool = True) -> dict[str, Any]:
-    """The job object; in lists without its spec."""
+def job_view(
+    job: JobRecord,
+    *,
+    submitted_by: str | None,
+    occasion: tuple[str, int] | None = None,
+    with_spec: bool = True,
+) -> dict[str, Any]:
+    """The job object; in lists without its spec. `occasion`: the schedule and instant that it was made for."""
+    schedule_id, instant = occasion or (None, None)
     view: dict[str, Any] = {
         "id": job.id,
         "api_version": job.api_version,
@@ -65,6 +72,8 @@ def job_view(job: JobRecord, *, submitted_by: str | None, with_spec: bool = True
         "attempts": job.attempt,
         "parent_id": job.parent_id,
         "relation": job.relation,
+        "schedule_id": schedule_id,
+        "scheduled_time": iso_time(instant),
         "cancel_requested": job.cancel_mode,
         "wait": _with_all(_wait_of(job), {"message": None, "would_start_with": None}),
         "progress": _with_all(

@@ -115,6 +115,8 @@ def _facts(job: Json, spec: Json, address: str) -> list[tuple[str, Any]]:
         facts.append(("labels", "  ".join(f"{key}={value}" for key, value in sorted(job["labels"].items()))))
     if job["parent_id"]:
         facts.append((f"{job['relation']} of", job["parent_id"]))
+    if job.get("schedule_id"):
+        facts.append(("schedule", f"{job['schedule_id']}, for {clock(job['scheduled_time'])}"))
     facts.append(("created", f"{clock(job['created_at'])}, {age(job['created_at'])} ago"))
     waited = seconds_between(job["created_at"], job["started_at"])
     if waited is not None:

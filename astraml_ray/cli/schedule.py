@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from astraml_ray.cli.following import new_key
 from astraml_ray.cli.project import show_lines
 from astraml_ray.cli.schedule_page import next_lines, occurrence_lines, schedule_lines, schedule_page
 from astraml_ray.cli.service import Service, service_verb
@@ -13,6 +14,7 @@ from astraml_ray.cli.service import Service, service_verb
 __all__ = ["conclude_schedule", "schedule"]
 
 _ID = click.argument("schedule_id", metavar="ID")
+_KEY = click.option("--idempotency-key", default=None, metavar="KEY", help="To repeat a request that was cut off.")
 _SHOWN = 10
 
 
@@ -87,11 +89,13 @@ def resume(schedule_id: str, service: Service) -> None:
 
 @schedule.command("run-now")
 @_ID
+@_KEY
 @service_verb
-def run_now(schedule_id: str, service: Service) -> None:
+def run_now(schedule_id: str, idempotency_key: str | None, service: Service) -> None:
     """Make a job at once, also of a schedule that is paused."""
-    service.on_interrupt = f"a job may have been made; see: astraml schedule show {schedule_id}"
-    made = service.client.schedules.run_now(schedule_id)
+    key = new_key(service, idempotency_key)
+    service.on_interrupt = f"a job may have been made; repeat with --idempotency-key {key}"
+    made = service.client.schedules.run_now(schedule_id, idempotency_key=key)
     if service.json:
         service.print_json(made)
     else:
@@ -102,10 +106,11 @@ def run_now(schedule_id: str, service: Service) -> None:
 @_ID
 @click.option("--from", "first", required=True, metavar="TIME", help="Such as 2026-11-01T00:00:00Z.")
 @click.option("--to", "last", required=True, metavar="TIME", help="The last one; it has passed.")
+@_KEY
 @service_verb
-def backfill(schedule_id: str, first: str, last: str, service: Service) -> None:
+def backfill(schedule_id: str, first: str, last: str, idempotency_key: str | None, service: Service) -> None:
     """Make the jobs of times that have passed and have none, at most 1000."""
-    made = service.client.schedules.backfill(schedule_id, first, last)
+    made = service.client.schedules.backfill(schedule_id, first, last, idempotency_key=idempotency_key)
     if service.json:
         service.print_json(made)
     else:

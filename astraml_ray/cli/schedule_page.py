@@ -26,6 +26,8 @@ def schedule_page(schedule: Json) -> list[str]:
     rules = [f"overlap {timing['overlap']}", f"catchup {timing['catchup']} within {timing['catchup_window']}"]
     bound = timing["pause_after_failures"]
     rules += [f"pauses after {bound} failures in a row"] if bound else []
+    changed = timing.get("only_if_changed")
+    rules += [f"only if the {changed} has changed"] if changed else []
     why = f": {printable(schedule['pause_reason'])}" if schedule["pause_reason"] else ""
     by = f" by {printable(schedule['paused_by'] or 'the service')}{why}" if schedule["status"] == "paused" else ""
     return [

@@ -58,17 +58,19 @@ class Schedules:
         """Lets it go on with what comes from now on."""
         return self._transport.request("POST", _place(schedule_id, "resume"), repeatable=True)
 
-    def run_now(self, schedule_id: str) -> Json:
-        """Makes a job at once, and returns its occurrence.
+    def run_now(self, schedule_id: str, *, idempotency_key: str | None = None) -> Json:
+        """Makes a job at once, and returns its occurrence: one, however often it is sent with one key."""
+        key = idempotency_key or uuid.uuid4().hex
+        return self._transport.request("POST", _place(schedule_id, "run-now"), key=key)
 
-        It is not sent twice: if the answer is lost, look for the job in `occurrences`.
+    def backfill(self, schedule_id: str, first: str, last: str, *, idempotency_key: str | None = None) -> Json:
+        """Makes the jobs of instants that have none, from the first time to the last. Times are ISO 8601.
+
+        Sent again with one key, it plans nothing more, and has the same answer.
         """
-        return self._transport.request("POST", _place(schedule_id, "run-now"))
-
-    def backfill(self, schedule_id: str, first: str, last: str) -> Json:
-        """Makes the jobs of instants that have none, from the first time to the last. Times are ISO 8601."""
+        key = idempotency_key or uuid.uuid4().hex
         body = {"from": first, "to": last}
-        return self._transport.request("POST", _place(schedule_id, "backfill"), body=body, repeatable=True)
+        return self._transport.request("POST", _place(schedule_id, "backfill"), body=body, key=key)
 
     def delete(self, schedule_id: str) -> Json:
         """Takes it away; its jobs stay."""

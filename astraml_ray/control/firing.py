@@ -19,6 +19,7 @@ from astraml_ray.access.tokens import Principal
 from astraml_ray.access.vault import needs_secret_use
 from astraml_ray.control.making import Request, insert_job, without_schedule
 from astraml_ray.control.schedules import BATCH, due_instants, next_due, overlapping
+from astraml_ray.control.unchanged import DATASET_UNCHANGED
 from astraml_ray.errors import AstraError, StoreError
 from astraml_ray.spec.schedule import Schedule, seconds_or_zero
 from astraml_ray.spec.templates import fill_templates
@@ -125,8 +126,21 @@ class Firing:
             if time.monotonic() >= until:
                 return
 
-    def run_now(self, schedule: ScheduleRecord, principal: Principal, *, now: float) -> OccurrenceRecord:
+    def run_now(
+        self,
+        schedule: ScheduleRecord,
+        principal: Principal,
+        *,
+        now: float,
+        conclude: Callable[[Connection, OccurrenceRecord], None] | None = None,
+    ) -> OccurrenceRecord:
         """Makes a job at once, whatever runs or is paused, for whoever asks for it.
+
+        Args:
+            schedule: The schedule.
+            principal: Who asks.
+            now: Seconds since the epoch.
+            conclude: What else is to be written in the same transaction.
 
         Raises:
             AstraError: It cannot be made; nothing is noted then.
@@ -141,7 +155,10 @@ class Firing:
                 get_schedule(conn, schedule.id, lock=True)
                 if add_occurrence(conn, _row(turn, now)):
                     _make(conn, turn, draft, now)
-                    return get_occurrence(conn, schedule.id, instant)
+                    made = get_occurrence(conn, schedule.id, instant)
+                    if conclude is not None:
+                        conclude(conn, made)
+                    return made
             instant += 1
 
     def _write(self) -> AbstractContextManager[Connection]:
@@ -291,12 +308,26 @@ def _settle(conn: Connection, ended: EndedOccurrence, now: float) -> None:
     schedule = find_schedule(conn, ended.schedule_id, lock=True)
     if schedule is None:
         return
+    if (ended.status, ended.reason) == ("succeeded", DATASET_UNCHANGED):
+        _leave_out(conn, schedule, ended, now)
+        return
     reason = ended.reason if ended.status == "failed" else None
     set_occurrence(conn, ended.schedule_id, ended.instant, outcome=ended.status, reason=reason)
     if ended.status == "failed":
         _count_failure(conn, schedule, now)
-    elif ended.status == "succeeded" and schedule.failures:
-        update_schedule(conn, schedule.id, failures=0)
+    elif ended.status == "succeeded":
+        # Of a job whose dataset is not known, nothing: then the next one trains.
+        source = None if ended.dataset is None else ended.job_id
+        update_schedule(conn, schedule.id, failures=0, dataset=ended.dataset, dataset_job_id=source)
+
+
+def _leave_out(conn: Connection, schedule: ScheduleRecord, ended: EndedOccurrence, now: float) -> None:
+    """Notes that a job had nothing new to train on. It is neither a failure nor the end of a row of them."""
+    set_occurrence(conn, ended.schedule_id, ended.instant, outcome="skipped", reason=DATASET_UNCHANGED)
+    since = "" if schedule.dataset_job_id is None else f" as that of {schedule.dataset_job_id}"
+    data = {"instant": iso_time(ended.instant), "kind": ended.kind, "job_id": ended.job_id}
+    message = f"{DATASET_UNCHANGED}: the dataset is the same{since}"
+    tell_of_schedule(conn, schedule, "skipped", now=now, message=message, data=data)
 
 
 def _count_failure(conn: Connection, schedule: ScheduleRecord, now: float, *, pause: str | None = None) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from astraml_ray.control.reconciliation import deadline_message, deadline_passed, stop_mode
 from astraml_ray.control.trials import store_sweep, store_sweep_result, store_trials
+from astraml_ray.control.unchanged import note_dataset, trained_before
 from astraml_ray.control.watching import tell_of_report
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.attempts import amend_attempt, begin_attempt, end_attempt, list_attempts
@@ -29,8 +30,9 @@ def begin_run(store: Store, lease: Lease, job_id: str, runner: str, *, now: floa
     """Makes a runner's incarnation the one whose reports count.
 
     Returns:
-        The order: `spec`, `run_path`, `parent_run_path`, the failures so far, how many attempts there were, and how
-        many trials of a sweep it has room for at once; or `abandon` if there is nothing to run.
+        The order: `spec`, `run_path`, `parent_run_path`, the failures so far, how many attempts there were, how many
+        trials of a sweep it has room for at once, and what to compare the dataset with (see `trained_before`); or
+        `abandon` if there is nothing to run.
     """
     with store.write(lease) as conn:
         job = find_job(conn, job_id)
@@ -51,6 +53,7 @@ def begin_run(store: Store, lease: Lease, job_id: str, runner: str, *, now: floa
             "attempts": job.attempt,
             "failures": [attempt.error for attempt in before if attempt.error],
             "trials_at_once": (job.placement or {}).get("trials", 1),
+            "trained_before": trained_before(conn, job_id),
         }
 
 
@@ -150,6 +153,7 @@ def _end(conn: Connection, job: JobRecord, end: Mapping[str, Any], now: float) -
             status, reason, message = JobStatus.FAILED, "deadline_exceeded", deadline_message(job.spec["limits"])
         else:
             reason, message = "interrupted", f"the runner was stopped from outside: {message}"
+    note_dataset(conn, job.id, end)
     result = end.get("result")
     if result:
         result = store_sweep_result(conn, job, result, now=now)

@@ -10,6 +10,8 @@ from typing import Any
 
 from astraml_ray.control.outbox import Outbox
 from astraml_ray.control.run_secrets import RunSecrets
+from astraml_ray.control.unchanged import DATASET_UNCHANGED
+from astraml_ray.data.changes import digest_of, listing_digest
 from astraml_ray.errors import AstraError, ResourcesError, RunStopped
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.loading import parse_spec
@@ -23,6 +25,7 @@ from astraml_ray.training.preparation import RunInputs, load_inputs, prepare
 from astraml_ray.training.progress import ProgressTracker
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.runner import Watcher, run_attempts, start_run
+from astraml_ray.training.secrets import dataset_secret
 from astraml_ray.training.stop import Stop
 from astraml_ray.training.timetable import Timetable
 from astraml_ray.tuning.director import SWEEP_FILE
@@ -53,6 +56,9 @@ class RunJob:
         # Its lines are numbered from 1 again in each incarnation.
         self._source = f"runner-{uuid.uuid4().hex}"
         self._progress: ProgressTracker | None = None
+        # None if it does not matter, or of a controller that does not know of it.
+        self._before: dict[str, Any] | None = order.get("trained_before")
+        self._dataset: str | None = None
 
     def _renew_secrets(self, attempt: int, capture: LogCapture | None = None) -> None:
         """An attempt has secrets of its own, and from now on none of them is told."""
@@ -80,10 +86,15 @@ class RunJob:
                 _LOG.exception("the run failed by a fault of this program")
                 fault = AstraError(f"{type(error).__name__}: {error}", hint="this is a fault of astraml: report it")
                 end = _end(JobStatus.FAILED, fault.code, fault.message, error=fault.as_dict())
-        self._outbox.set_state(end=end)
+        self._outbox.set_state(end={**end, "dataset": self._dataset})
 
     def _train(self) -> dict[str, Any]:
+        if self._has_nothing_new():
+            message = f"the dataset is the same as that of {(self._before or {})['job_id']}; nothing was trained"
+            return _end(JobStatus.SUCCEEDED, DATASET_UNCHANGED, message)
         inputs = self._inputs()
+        if self._before is not None:
+            self._dataset = digest_of(inputs.spec.dataset, inputs.manifest.objects)
         if inputs.spec.sweep is not None:
             return self._sweep(inputs)
         if self.stop.is_set() and not self._folder.exists("checkpoints"):
@@ -117,6 +128,19 @@ class RunJob:
             most=self._order.get("trials_at_once"),
         )
         return _end(_STATUS[result["status"]], result["reason"], None, result=result)
+
+    def _has_nothing_new(self) -> bool:
+        """Whether the dataset is still what an earlier job of the schedule has trained on. Not when in doubt."""
+        if self._before is None or self._before["digest"] is None or self._folder.exists("inputs.json"):
+            return False
+        spec = parse_spec(self._order["spec"])
+        try:
+            digest = listing_digest(spec.dataset, dataset_secret(spec, self.secrets.source))
+        except AstraError as error:
+            # The run meets it too, and tells of it.
+            _LOG.warning("the dataset could not be compared: %s", error)
+            return False
+        return bool(digest == self._before["digest"])
 
     def _inputs(self) -> RunInputs:
         """Of this run's folder if it was begun, of the run that it goes on with, or made anew."""

@@ -92,6 +92,9 @@ class Schedule(SpecModel):
     """None after this time."""
     pause_after_failures: int | None = Field(default=None, ge=1, le=1000)
     """Pauses the schedule after so many failures in a row; null never does."""
+    only_if_changed: Literal["dataset"] | None = None
+    """Trains only if the dataset, by its listing, is not the one that the last job to succeed has trained on. Its job
+    looks, and ends at once if nothing is new; made by hand, it always trains."""
 
     @field_validator("timezone")
     @classmethod

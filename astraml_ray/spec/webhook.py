@@ -36,7 +36,7 @@ EVENTS: Mapping[str, str] = {
     "schedule.created": "a schedule was made",
     "schedule.started": "a schedule has made a job",
     "schedule.failed": "no job could be made of a schedule",
-    "schedule.skipped": "a schedule left a time out, for the job before had not ended",
+    "schedule.skipped": "a schedule left a time out: the job before had not ended, or the dataset is the same",
     "schedule.missed": "times of a schedule have passed while the service was away",
     "schedule.paused": "a schedule was paused, or has paused itself",
     "schedule.resumed": "a schedule was resumed",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,8 +21,11 @@ __all__ = [
     "add_occurrence",
     "ended_occurrences",
     "get_occurrence",
+    "has_unnoted_end",
     "list_occurrences",
     "live_occurrences",
+    "occasions_of",
+    "occurrence_of",
     "plan_occurrences",
     "schedules_waiting",
     "set_occurrence",
@@ -49,6 +52,7 @@ class OccurrenceRecord:
         reason: Why it has none, or failed.
         error: As a problem object has it, if no job could be made.
         decided_at: Seconds since the epoch.
+        dataset: Digest of what its job has trained on, where the schedule asks for that.
     """
 
     schedule_id: str
@@ -59,6 +63,7 @@ class OccurrenceRecord:
     reason: str | None
     error: dict[str, Any] | None
     decided_at: float
+    dataset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class EndedOccurrence:
     job_id: str
     status: str
     reason: str | None
+    kind: Kind
+    dataset: str | None
 
 
 def add_occurrence(conn: Connection, record: OccurrenceRecord) -> bool:
@@ -103,6 +110,26 @@ def get_occurrence(conn: Connection, schedule_id: str, instant: int) -> Occurren
     """An occurrence that is there."""
     query = select(occurrences).where(occurrences.c.schedule_id == schedule_id, occurrences.c.instant == instant)
     return OccurrenceRecord(**conn.execute(query).mappings().one())
+
+
+def occurrence_of(conn: Connection, job_id: str) -> OccurrenceRecord | None:
+    """The occurrence that a job was made for; None if it was made for none, or its schedule is gone."""
+    row = conn.execute(select(occurrences).where(occurrences.c.job_id == job_id)).mappings().first()
+    return OccurrenceRecord(**row) if row else None
+
+
+def occasions_of(conn: Connection, job_ids: list[str]) -> Mapping[str, tuple[str, int]]:
+    """Schedule and instant of each of these jobs that was made for one."""
+    columns = (occurrences.c.job_id, occurrences.c.schedule_id, occurrences.c.instant)
+    rows = conn.execute(select(*columns).where(occurrences.c.job_id.in_(job_ids)))
+    return {row.job_id: (row.schedule_id, row.instant) for row in rows}
+
+
+def has_unnoted_end(conn: Connection, schedule_id: str) -> bool:
+    """Whether a job of the schedule has ended, and its occurrence does not tell yet."""
+    query = select(occurrences.c.instant).join(jobs, jobs.c.id == occurrences.c.job_id)
+    query = query.where(OPEN, occurrences.c.outcome == "started", occurrences.c.schedule_id == schedule_id)
+    return conn.execute(query.where(jobs.c.status.in_(_TERMINAL)).limit(1)).first() is not None
 
 
 def list_occurrences(
@@ -146,6 +173,6 @@ def schedules_waiting(conn: Connection, *, limit: int) -> list[str]:
 def ended_occurrences(conn: Connection, *, limit: int) -> list[EndedOccurrence]:
     """Those whose jobs have ended, in the order in which they did."""
     columns = (occurrences.c.schedule_id, occurrences.c.instant, jobs.c.id, jobs.c.status, jobs.c.reason)
-    query = select(*columns).join(jobs, jobs.c.id == occurrences.c.job_id)
+    query = select(*columns, occurrences.c.kind, occurrences.c.dataset).join(jobs, jobs.c.id == occurrences.c.job_id)
     query = query.where(OPEN, occurrences.c.outcome == "started", jobs.c.status.in_(_TERMINAL))
     return [EndedOccurrence(*row) for row in conn.execute(query.order_by(jobs.c.finished_at).limit(limit))]

@@ -28,6 +28,8 @@ schedules = Table(
     Column("handled_at", Float(53), nullable=False),  # all instants up to here are decided
     Column("next_at", Float(53)),  # when the next one is due, with its jitter; null never
     Column("failures", Integer, nullable=False),  # in a row
+    Column("dataset", _Plain(64)),  # digest of what its last job has trained on, where that matters
+    Column("dataset_job_id", _Plain(64)),  # that job
 )
 Index("ix_schedules_project_id_id", schedules.c.project_id, schedules.c.id)
 Index("ix_schedules_next_at", schedules.c.next_at)
@@ -44,6 +46,7 @@ occurrences = Table(
     Column("reason", _PlainText()),
     Column("error", _Json),
     Column("decided_at", Float(53), nullable=False),
+    Column("dataset", _Plain(64)),  # digest of what its job has trained on, where that matters
     sqlite_with_rowid=False,
 )
 Index("ix_occurrences_job_id", occurrences.c.job_id)

@@ -46,6 +46,8 @@ class ScheduleRecord:
     paused_by: str | None = None
     pause_reason: str | None = None
     failures: int = 0
+    dataset: str | None = None
+    dataset_job_id: str | None = None
 
 
 def new_schedule_id(now: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def test_a_key_makes_one_schedule_and_gives_the_same_answer(either_api: Api) -> 
         ({"cron": "* * * * * *"}, "/schedule/cron"),
         ({"cron": "0 2 * * *", "timezone": "../../etc/passwd"}, "/schedule/timezone"),
         ({"cron": "0 2 * * *", "jitter": "1d"}, "/schedule/jitter"),
-        ({"cron": "0 2 * * *", "only_if_changed": "dataset"}, "/schedule/only_if_changed"),
+        ({"cron": "0 2 * * *", "only_if_changed": "model"}, "/schedule/only_if_changed"),
         (7, "/schedule"),
     ],
 )
@@ -221,6 +222,57 @@ def test_a_backfill_is_bounded_and_lies_in_the_past(api: Api) -> None:
     ):
         answer = api.client.post(f"{place}/backfill", json=body)
         assert (answer.status_code, answer.json()["param"]) == (422, param), answer.text
+
+
+def test_a_key_runs_a_schedule_once(either_api: Api, member: Member) -> None:
+    api = either_api
+    place, sent = f"/v2.1/schedules/{made(api)['id']}", {"Idempotency-Key": "now"}
+    nudges = len(api.nudges)
+    answers = [api.client.post(f"{place}/run-now", headers=sent) for _ in range(3)]
+    assert [one.status_code for one in answers] == [201] * 3
+    assert [one.headers.get("idempotency-replayed") for one in answers] == [None, "true", "true"]
+    assert answers[0].json() == answers[1].json() == answers[2].json()
+    assert (count(api, "jobs"), len(api.nudges) - nudges) == (1, 1)
+    with ThreadPoolExecutor(4) as pool:
+        keyed = {"Idempotency-Key": "together"}
+        at_once = [pool.submit(api.client.post, f"{place}/run-now", headers=keyed) for _ in range(4)]
+    codes = {one.result().status_code for one in at_once}
+    assert codes <= {201, 409}, "made, or under way"
+    assert count(api, "jobs") == 2
+    other = api.client.post(f"/v2.1/schedules/{made(api)['id']}/run-now", headers=sent)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert [one["param"] for one in other.json()["differs"]] == ["/schedule_id"]
+    bad = api.client.post(f"{place}/run-now", headers={"Idempotency-Key": ""})
+    assert bad.json()["code"] == "idempotency_key_invalid"
+    assert count(api, "jobs") == 2
+
+
+def test_a_key_makes_up_for_a_time_once(either_api: Api) -> None:
+    api = either_api
+    place, sent = f"/v2.1/schedules/{made(api)['id']}", {"Idempotency-Key": "back"}
+    asked = {"from": "2026-03-27T00:00:00+01:00", "to": "2026-03-30T12:00:00Z"}
+    first = api.client.post(f"{place}/backfill", json=asked, headers=sent)
+    assert (first.status_code, first.json()) == (202, {"instants": 4, "planned": 4})
+    again = api.client.post(f"{place}/backfill", json={**asked, "from": "2026-03-26T23:00:00Z"}, headers=sent)
+    assert (again.json(), again.headers["idempotency-replayed"]) == (first.json(), "true"), "the same time"
+    other = api.client.post(f"{place}/backfill", json={**asked, "to": "2026-03-29T12:00:00Z"}, headers=sent)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    # A key is of one route.
+    assert api.client.post(f"{place}/run-now", headers=sent).status_code == 201
+
+
+def test_a_job_names_its_schedule(api: Api) -> None:
+    schedule = made(api)
+    place = f"/v2.1/schedules/{schedule['id']}"
+    ran = api.client.post(f"{place}/run-now").json()
+    plain = api.client.get(f"/v2.1/jobs/{api.new_job()}").json()
+    assert (plain["schedule_id"], plain["scheduled_time"]) == (None, None)
+    where = f"/v2.1/jobs/{ran['job_id']}"
+    listed = next(one for one in api.client.get("/v2.1/jobs").json()["data"] if one["id"] == ran["job_id"])
+    for job in (api.client.get(where).json(), listed, api.client.post(f"{where}/cancel").json()):
+        assert (job["schedule_id"], job["scheduled_time"]) == (schedule["id"], ran["instant"])
+    api.client.delete(place)
+    assert api.client.get(where).json()["schedule_id"] is None
 
 
 def test_next_times_are_in_local_time_with_their_marks(api: Api) -> None:

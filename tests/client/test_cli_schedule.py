@@ -67,7 +67,10 @@ def test_the_verbs(astraml: Astraml, client: Client, schedule_id: str) -> None:
     paused = astraml("schedule", "pause", schedule_id, "--reason", "holidays").stdout
     assert paused.startswith(f"{schedule_id} paused by ")
     assert ": holidays" in paused
-    job_id = astraml("schedule", "run-now", schedule_id).stdout.split()[0]
+    ran = astraml("schedule", "run-now", schedule_id, "--idempotency-key", "k")
+    job_id = ran.stdout.split()[0]
+    assert astraml("schedule", "run-now", schedule_id, "--idempotency-key", "k").stdout == ran.stdout
+    assert schedule_id in astraml("show", job_id).stdout
     assert client.get_job(job_id)["status"] == "queued"
     assert astraml("schedule", "resume", schedule_id).stdout.startswith(f"{schedule_id} active\n")
     times = ("--from", "2026-03-01T00:00:00Z", "--to", "2026-03-31T00:00:00Z")

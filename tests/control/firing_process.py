@@ -1,6 +1,7 @@
 """One pass of a controller in a process of its own, which may be killed between the claim of an instant and the commit.
 
-Arguments: the database's URL, the holder's name (one that begins with `free` asks for no lease), the time, and how many jobs are made before it stands still (0: never).
+Arguments: the database's URL, the holder's name (one that begins with `free` asks for no lease), the time, and how
+many jobs are made before it stands still (0: never).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from astraml_ray.api.schemas import OpenShape
 
-__all__ = ["DatasetFinding", "Inspection"]
+__all__ = ["DatasetFinding", "Inspection", "Preview"]
 
 
 class DatasetFinding(OpenShape):
@@ -37,3 +37,17 @@ class Inspection(OpenShape):
     """The share of the training rows that becomes the validation set."""
     findings: list[DatasetFinding]
     """Worst first."""
+
+
+class Preview(OpenShape):
+    """Training rows before and after augmentation; data.previewing tells what each key means."""
+
+    kind: Literal["texts", "pairs", "words", "images"]
+    epoch: int
+    seed: int
+    augmentation: list[dict[str, Any]]
+    """As applied, in order."""
+    rows: list[dict[str, Any]]
+    """Each with `position`, `before` and `after`: texts, lists of words, or files of images in base64."""
+    left_out: int
+    """Rows that would have made the answer too large."""

@@ -21,7 +21,8 @@ __all__ = ["augmentation_words", "image_preview_html", "image_preview_table"]
 Json = Mapping[str, Any]
 
 _KINDS = {
-    get_args(kind.model_fields["type"].annotation)[0]: kind for kind in (*get_args(ImageAugmentation), *get_args(Mixing))
+    get_args(kind.model_fields["type"].annotation)[0]: kind
+    for kind in (*get_args(ImageAugmentation), *get_args(Mixing))
 }
 _PLACE = re.compile("@[A-Z]+@")
 _PIXELS_SEEN = 96
@@ -78,7 +79,9 @@ def _summary(found: Json) -> str:
     words = f"The first {len(rows)} rows of epoch 0 with seed {found['seed']}, of {len(classes)} classes"
     words = words if len(classes) != 1 else words.removesuffix("es")
     words += f", at {side} × {side} pixels, the centre of the shorter side"
-    return f"{words}; beside each, what epochs 0 to {found['draws'] - 1} train on." if found["draws"] > 1 else words + "."
+    return (
+        f"{words}; beside each, what epochs 0 to {found['draws'] - 1} train on." if found["draws"] > 1 else words + "."
+    )
 
 
 def _step(one: Json) -> str:
@@ -115,4 +118,5 @@ def _picture(file: Json, title: str, caption: str, side: int) -> str:
 
 
 def _partner(one: Json) -> str:
-    return f"{one['partner_weight']:.0%} {one['partner_label']}"
+    weight = one["partner_weight"]
+    return f"{f'{weight:.0%}' if weight >= 0.01 else 'under 1%'} {one['partner_label']}"

@@ -23,10 +23,11 @@ class DatasetFinding(OpenShape):
 class Inspection(OpenShape):
     """What a dataset holds."""
 
+    rows_are: Literal["texts", "images", "words"]
     columns: list[dict[str, Any]]
-    """Each with `name`, `type`, `role` (text, label or null) and `why`."""
+    """Each with `name`, `type`, `role` (text, image, tokens, label or null) and `why`."""
     splits: dict[str, dict[str, Any]]
-    """Each with `files`, `bytes`, `formats`, `rows`, `rows_read`, `refused`, `text`, `label` and `duplicates`."""
+    """Each with `files`, `bytes`, `formats`, `rows`, `rows_read`, `refused`, `text`, `image`, `label`, `duplicates`."""
     leakage: list[dict[str, Any]]
     """For validation and test: how many of their rows are training rows too."""
     hashing: dict[str, Any]

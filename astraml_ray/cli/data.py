@@ -27,6 +27,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _QUIET_S = 1.0
 _LINE_EVERY_S = 5.0
 _DRAW_EVERY_S = 0.2
+_NAMES = ("light", "medium", "strong")
+_MOST_THERE = 64
+_SIDE_THERE = 224
 
 
 @click.group()
@@ -104,10 +107,13 @@ def _inspect_here(spec: JobSpec, limit: int | None) -> dict[str, Any]:
 def _inspect_there(dataset: str, project: str, address: str | None, limit: int | None) -> dict[str, Any]:
     from astraml_ray.client import Client
 
-    # The service has another working directory.
-    path = dataset if "://" in dataset else str(Path(dataset).expanduser().absolute())
     with Client(address) as client:
-        return client.inspect_dataset(path, project_id=project, limit=limit)
+        return client.inspect_dataset(_place(dataset), project_id=project, limit=limit)
+
+
+def _place(dataset: str) -> str:
+    """The dataset as the service finds it: that has another working directory."""
+    return dataset if "://" in dataset else str(Path(dataset).expanduser().absolute())
 
 
 @data.command()
@@ -124,6 +130,8 @@ def _inspect_there(dataset: str, project: str, address: str | None, limit: int |
 @click.option(
     "--html", default=None, metavar="FILE", help="Write a page of it, which needs no other file. [images: preview.html]"
 )
+@click.option("--project", default=None, help="Let the service read it, as a job of this project would. [read here]")
+@click.option("--address", default=None, metavar="URL", help="Of the service. [ASTRAML_ADDRESS, this machine's]")
 def preview(
     dataset: str | None,
     file: str | None,
@@ -137,6 +145,8 @@ def preview(
     size: int | None,
     draws: int,
     html: str | None,
+    project: str | None,
+    address: str | None,
 ) -> None:
     """Show training rows before and after augmentation.
 
@@ -150,8 +160,12 @@ def preview(
     holds its `augmentation:` only.
     """
     pages: list[Path] = []
+    if project is not None and (dataset is None or file or settings):
+        raise click.UsageError("--project takes a DATASET, and neither -f nor --set")
+    if project is not None and (augmentation not in _NAMES or rows > _MOST_THERE):
+        raise click.UsageError(f"--project takes --augmentation {', '.join(_NAMES)}, and -n {_MOST_THERE} at most")
 
-    def work() -> dict[str, Any]:
+    def here() -> dict[str, Any]:
         from astraml_ray.data.previewing import preview_dataset
         from astraml_ray.settings import load_settings
 
@@ -160,7 +174,7 @@ def preview(
         flags |= {} if size is None else {"hyperparams.image_size": size}
         spec = _spec_of(dataset, file, settings, **flags)
         with _stages() as progress:
-            found = preview_dataset(
+            return preview_dataset(
                 spec,
                 rows=rows,
                 draws=draws,
@@ -169,6 +183,24 @@ def preview(
                 unknown_token=unknown_token,
                 progress=progress,
             )
+
+    def there(dataset: str, project: str) -> dict[str, Any]:
+        from astraml_ray.client import Client
+
+        with _stages() as progress, Client(address) as client:
+            progress("the service reads the first rows")
+            return client.preview_dataset(
+                _place(dataset),
+                project_id=project,
+                augmentation=augmentation or "",
+                rows=rows,
+                draws=draws,
+                seed=seed or 0,
+                image_size=size or _SIDE_THERE,
+            )
+
+    def work() -> dict[str, Any]:
+        found = here() if project is None or dataset is None else there(dataset, project)
         page = html or ("preview.html" if found["kind"] == "images" and output == "text" else None)
         if page is not None:
             pages.append(Path(page))

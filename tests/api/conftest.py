@@ -51,6 +51,7 @@ class FakeValidator:
             "warnings": [],
         }
         self.inspection: Callable[[dict[str, Any], int], dict[str, Any]] = lambda spec, limit: {
+            "rows_are": "texts",
             "columns": [],
             "splits": {},
             "leakage": [],

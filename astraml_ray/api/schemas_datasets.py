@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from astraml_ray.api.schemas import OpenShape
 
-__all__ = ["DatasetFinding", "Inspection"]
+__all__ = ["DatasetFinding", "Inspection", "Preview"]
 
 
 class DatasetFinding(OpenShape):
@@ -23,10 +23,11 @@ class DatasetFinding(OpenShape):
 class Inspection(OpenShape):
     """What a dataset holds."""
 
+    rows_are: Literal["texts", "images", "words"]
     columns: list[dict[str, Any]]
-    """Each with `name`, `type`, `role` (text, label or null) and `why`."""
+    """Each with `name`, `type`, `role` (text, image, tokens, label or null) and `why`."""
     splits: dict[str, dict[str, Any]]
-    """Each with `files`, `bytes`, `formats`, `rows`, `rows_read`, `refused`, `text`, `label` and `duplicates`."""
+    """Each with `files`, `bytes`, `formats`, `rows`, `rows_read`, `refused`, `text`, `image`, `label`, `duplicates`."""
     leakage: list[dict[str, Any]]
     """For validation and test: how many of their rows are training rows too."""
     hashing: dict[str, Any]
@@ -37,3 +38,17 @@ class Inspection(OpenShape):
     """The share of the training rows that becomes the validation set."""
     findings: list[DatasetFinding]
     """Worst first."""
+
+
+class Preview(OpenShape):
+    """Training rows before and after augmentation; data.previewing tells what each key means."""
+
+    kind: Literal["texts", "pairs", "words", "images"]
+    epoch: int
+    seed: int
+    augmentation: list[dict[str, Any]]
+    """As applied, in order."""
+    rows: list[dict[str, Any]]
+    """Each with `position`, `before` and `after`: texts, lists of words, or files of images in base64."""
+    left_out: int
+    """Rows that would have made the answer too large."""

@@ -57,6 +57,19 @@ class Validator(Protocol):
             AstraError: The dataset cannot be read.
         """
 
+    def preview(self, spec: dict[str, Any], *, rows: int, draws: int, grant: str | None = None) -> dict[str, Any]:
+        """Reads the first training rows, and tells what augmentation makes of them.
+
+        Args:
+            spec: Of a job; its model does not count.
+            rows: How many, at most.
+            draws: Of images: epochs to show of each row.
+            grant: For the dataset's credentials, if the spec names some.
+
+        Raises:
+            AstraError: The dataset cannot be read, or its augmentation does not fit it.
+        """
+
 
 @dataclass
 class Services:

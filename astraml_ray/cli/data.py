@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +27,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 _QUIET_S = 1.0
 _LINE_EVERY_S = 5.0
 _DRAW_EVERY_S = 0.2
+_NAMES = ("light", "medium", "strong")
+_MOST_THERE = 64
+_SIDE_THERE = 224
 
 
 @click.group()
@@ -104,20 +107,31 @@ def _inspect_here(spec: JobSpec, limit: int | None) -> dict[str, Any]:
 def _inspect_there(dataset: str, project: str, address: str | None, limit: int | None) -> dict[str, Any]:
     from astraml_ray.client import Client
 
-    # The service has another working directory.
-    path = dataset if "://" in dataset else str(Path(dataset).expanduser().absolute())
     with Client(address) as client:
-        return client.inspect_dataset(path, project_id=project, limit=limit)
+        return client.inspect_dataset(_place(dataset), project_id=project, limit=limit)
+
+
+def _place(dataset: str) -> str:
+    """The dataset as the service finds it: that has another working directory."""
+    return dataset if "://" in dataset else str(Path(dataset).expanduser().absolute())
 
 
 @data.command()
 @_dataset_options
 @click.option("--augmentation", default=None, metavar="NAME|FILE", help="light, medium, strong, or a YAML file.")
-@click.option("-n", "rows", type=click.IntRange(1, 10_000), default=16, show_default=True, help="Rows.")
+@click.option("-n", "rows", type=click.IntRange(1, 10_000), default=16, show_default=True, help="Rows; images: 256.")
 @click.option("--seed", type=int, default=None, help="Of the run. [the spec's, 0]")
 @click.option("--mask-token", default="[MASK]", show_default=True, help="Of the model's tokenizer.")
 @click.option("--unknown-token", default="[UNK]", show_default=True, help="Of the model's tokenizer.")
-@click.option("--html", default=None, metavar="FILE", help="Write a page of it, which needs no other file.")
+@click.option("--size", type=int, default=None, metavar="PIXELS", help="Of a side of the images. [the spec's, 224]")
+@click.option(
+    "--draws", type=click.IntRange(1, 16), default=4, show_default=True, help="Epochs in which each image is shown."
+)
+@click.option(
+    "--html", default=None, metavar="FILE", help="Write a page of it, which needs no other file. [images: preview.html]"
+)
+@click.option("--project", default=None, help="Let the service read it, as a job of this project would. [read here]")
+@click.option("--address", default=None, metavar="URL", help="Of the service. [ASTRAML_ADDRESS, this machine's]")
 def preview(
     dataset: str | None,
     file: str | None,
@@ -128,59 +142,81 @@ def preview(
     seed: int | None,
     mask_token: str,
     unknown_token: str,
+    size: int | None,
+    draws: int,
     html: str | None,
+    project: str | None,
+    address: str | None,
 ) -> None:
-    """Show training texts before and after augmentation.
+    """Show training rows before and after augmentation.
 
-    
+    \b
     astraml data preview s3://bucket/dataset --augmentation light
+    astraml data preview s3://bucket/images --augmentation strong -n 24 --size 128
     astraml data preview -f spec.yaml -n 50 --html preview.html
 
-    The rows are the first ones of epoch 0, and what is shown is what a run with that seed trains on. A file is a spec,
-    or holds its `augmentation:` only.
+    The rows are the first ones of epoch 0, and what is shown is what a run with that seed trains on: texts here in the
+    terminal, images on a page. Images are brought to a size as a model from scratch takes them. A file is a spec, or
+    holds its `augmentation:` only.
     """
+    pages: list[Path] = []
+    if project is not None and (dataset is None or file or settings):
+        raise click.UsageError("--project takes a DATASET, and neither -f nor --set")
+    if project is not None and (augmentation not in _NAMES or rows > _MOST_THERE):
+        raise click.UsageError(f"--project takes --augmentation {', '.join(_NAMES)}, and -n {_MOST_THERE} at most")
 
-    def work() -> dict[str, Any]:
-        from astraml_ray.data.augmentation.draws import Means
-        from astraml_ray.data.augmentation.lexicons import read_lexicons
-        from astraml_ray.data.prepare import build_manifest
-        from astraml_ray.data.previews import preview as preview_rows
-        from astraml_ray.data.sampling import make_sampler
+    def here() -> dict[str, Any]:
+        from astraml_ray.data.previewing import preview_dataset
         from astraml_ray.settings import load_settings
-        from astraml_ray.spec.augmentation import augmentations_of
-        from astraml_ray.spec.text_augmentation import MixTexts
 
         flags: dict[str, Any] = {} if augmentation is None else {"augmentation": read_augmentation(augmentation)}
         flags |= {} if seed is None else {"seed": seed}
+        flags |= {} if size is None else {"hyperparams.image_size": size}
         spec = _spec_of(dataset, file, settings, **flags)
-        sampled = spec.sampling != "natural"
-        augmentations = augmentations_of(spec.augmentation, "text-classification")
-        if not augmentations:
-            problem = Problem("/augmentation", "there is none to show", "give --augmentation light, or a spec with one")
-            raise SpecError([problem], source=file or "flags")
-        # The order of the rows does not depend on the labels, so they are not read unless classes are asked for.
-        by_class = sampled or any(isinstance(rule, MixTexts) for rule in augmentations)
-        manifest = build_manifest(
-            spec.dataset,
-            task="text-classification" if by_class else "masked-lm",
-            cache=load_settings().cache,
-            count_classes=sampled,
-        )
-        means = Means(mask_token, unknown_token, read_lexicons(augmentations, manifest.access))
-        sampler = make_sampler(manifest, spec.sampling, seed=spec.seed)
-        pairs = preview_rows(manifest, augmentations, seed=spec.seed, rows=rows, means=means, sampler=sampler)
-        found = {
-            "epoch": 0,
-            "seed": spec.seed,
-            "augmentation": [one.model_dump(mode="json") for one in augmentations],
-            "mask_token": mask_token,
-            "rows": [asdict(pair) for pair in pairs],
-        }
-        if html is not None:
-            _write(Path(html), found)
+        with _stages() as progress:
+            return preview_dataset(
+                spec,
+                rows=rows,
+                draws=draws,
+                cache=load_settings().cache,
+                mask_token=mask_token,
+                unknown_token=unknown_token,
+                progress=progress,
+            )
+
+    def there(dataset: str, project: str) -> dict[str, Any]:
+        from astraml_ray.client import Client
+
+        with _stages() as progress, Client(address) as client:
+            progress("the service reads the first rows")
+            return client.preview_dataset(
+                _place(dataset),
+                project_id=project,
+                augmentation=augmentation or "",
+                rows=rows,
+                draws=draws,
+                seed=seed or 0,
+                image_size=size or _SIDE_THERE,
+            )
+
+    def work() -> dict[str, Any]:
+        found = here() if project is None or dataset is None else there(dataset, project)
+        page = html or ("preview.html" if found["kind"] == "images" and output == "text" else None)
+        if page is not None:
+            pages.append(Path(page))
+            _write(pages[0], found)
         return found
 
-    conclude(work, output=output, show=_show_preview if html is None else lambda _: click.echo(html))
+    conclude(work, output=output, show=lambda found: _show_preview(found, pages, asked=html is not None))
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str], None]]:
+    """What is under way, on a terminal's stderr."""
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        yield status.update
 
 
 def read_augmentation(given: str) -> Any:
@@ -206,21 +242,28 @@ def read_augmentation(given: str) -> Any:
 
 
 def _write(path: Path, found: dict[str, Any]) -> None:
+    from astraml_ray.cli.image_preview_page import image_preview_html
     from astraml_ray.cli.preview_page import preview_html
 
     try:
-        path.write_text(preview_html(found), encoding="utf-8")
+        path.write_text((image_preview_html if found["kind"] == "images" else preview_html)(found), encoding="utf-8")
     except OSError as error:
         raise StorageError(f"cannot be written: {error.strerror}", param=str(path)) from error
 
 
-def _show_preview(found: dict[str, Any]) -> None:
+def _show_preview(found: dict[str, Any], pages: Sequence[Path], *, asked: bool) -> None:
     from rich.console import Console
 
+    from astraml_ray.cli.image_preview_page import image_preview_table
     from astraml_ray.cli.preview_page import preview_page
 
     console = Console()
-    console.print(preview_page(found, styled=console.is_terminal and not console.no_color))
+    if found["kind"] == "images":
+        console.print(image_preview_table(found))
+    elif not asked:
+        console.print(preview_page(found, styled=console.is_terminal and not console.no_color))
+    for page in pages:
+        click.echo(str(page))
 
 
 def _spec_of(dataset: str | None, file: str | None, settings: tuple[str, ...], **flags: Any) -> JobSpec:

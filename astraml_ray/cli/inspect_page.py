@@ -20,6 +20,7 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _MOST_CLASSES = 20
 _BAR = 20
+_SHARES = ("p50", "p95", "p99", "max")
 _WHY = {
     "named": "as you named it",
     "usual_name": "by its name",
@@ -32,9 +33,13 @@ def inspect_page(found: Json) -> RenderableType:
     parts: list[RenderableType] = [_finding(finding) for finding in found["findings"]]
     if not parts:
         parts.append(Text("nothing to warn of", style="green"))
-    sections = [("rows", _rows(found)), ("columns", _columns(found["columns"])), ("lengths", _lengths(found["splits"]))]
+    sections = [("rows", _rows(found)), ("columns", _columns(found["columns"]))]
+    if found["rows_are"] == "images":
+        sections.append(("images", _images(found["splits"])))
+    else:
+        sections.append(("lengths", _lengths(found["splits"])))
     if any(split["label"] for split in found["splits"].values()):
-        sections.append(("classes", _classes(found["splits"])))
+        sections.append(("tags" if found["rows_are"] == "words" else "classes", _classes(found["splits"])))
     for title, section in sections:
         parts += [Text(""), Text(title, style="bold"), Padding(section, (0, 0, 0, 2))]
     return Group(*parts)
@@ -80,8 +85,21 @@ def _lengths(splits: Json) -> RenderableType:
     for name, split in splits.items():
         for unit in ("words", "characters"):
             lengths = split["text"][unit]
-            numbers = (f"{lengths[key]:,}" for key in ("p50", "p95", "p99", "max"))
+            numbers = (f"{lengths[key]:,}" for key in _SHARES)
             table.add_row(name if unit == "words" else "", unit, *numbers, _drawn(lengths["histogram"]))
+    return table
+
+
+def _images(splits: Json) -> RenderableType:
+    table = _table("split", "formats", "in", "p50", "p95", "p99", "max", left=3)
+    table.add_column("from 0 to p99", justify="left", no_wrap=True)
+    for name, split in splits.items():
+        image = split["image"]
+        formats = ", ".join(f"{kind} {count:,}" for kind, count in image["formats"].items())
+        for unit in ("width", "height", "bytes"):
+            numbers = [size(image[unit][key]) if unit == "bytes" else f"{image[unit][key]:,}" for key in _SHARES]
+            first = (name, formats) if unit == "width" else ("", "")
+            table.add_row(*first, unit, *numbers, _drawn(image[unit]["histogram"]))
     return table
 
 

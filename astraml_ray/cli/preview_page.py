@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -20,6 +20,7 @@ Json = Mapping[str, Any]
 
 _GONE, _COME = ("[-", "-]"), ("{+", "+}")
 _HTML_WORDS = 5000
+_NO_TAGS = ("O", "0")
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
@@ -31,6 +32,7 @@ table {{ border-collapse: collapse; table-layout: fixed; width: 100%; }}
 th, td {{ border-bottom: 1px solid #8884; overflow-wrap: anywhere; padding: .4rem .6rem; text-align: left;
   vertical-align: top; }}
 th:first-child, td:first-child {{ opacity: .6; text-align: right; width: 4rem; }}
+hr {{ border: 0; border-top: 1px dotted #8888; }}
 del {{ background: #f003; }}
 ins {{ background: #0a03; }}
 </style></head><body>
@@ -55,10 +57,10 @@ def preview_page(found: Json, *, styled: bool) -> RenderableType:
     table.add_column("before", ratio=1, overflow="fold")
     table.add_column("after", ratio=1, overflow="fold")
     for row in found["rows"]:
-        gone, come = mark_changes(printable(row["before"]), printable(row["after"]))
-        before = _text(gone, "red strike", None if styled else _GONE)
-        after = _text(come, "bold green", None if styled else _COME)
-        table.add_row(str(row["position"]), before, after)
+        marked = _marked(row, printable, most_words=400)
+        before = [_text(gone, "red strike", None if styled else _GONE) for gone, _ in marked]
+        after = [_text(come, "bold green", None if styled else _COME) for _, come in marked]
+        table.add_row(str(row["position"]), Text("\n").join(before), Text("\n").join(after))
     return Group(table, Text(""), Text(_summary(found), style="dim"), Text(_settings(found), style="dim"))
 
 
@@ -66,14 +68,31 @@ def preview_html(found: Json) -> str:
     """One page that needs no other file."""
     rows = []
     for row in found["rows"]:
-        gone, come = mark_changes(row["before"], row["after"], most_words=_HTML_WORDS)
-        rows.append(f"<tr><td>{row['position']}</td><td>{_html(gone, 'del')}</td><td>{_html(come, 'ins')}</td></tr>")
+        marked = _marked(row, str, most_words=_HTML_WORDS)
+        before = "<hr>".join(_html(gone, "del") for gone, _ in marked)
+        after = "<hr>".join(_html(come, "ins") for _, come in marked)
+        rows.append(f"<tr><td>{row['position']}</td><td>{before}</td><td>{after}</td></tr>")
     return _PAGE.format(
         title="Training texts before and after augmentation",
         summary=escape(_summary(found)),
         settings=escape(_settings(found)),
         rows="\n".join(rows),
     )
+
+
+def _marked(row: Json, clean: Callable[[str], str], *, most_words: int) -> list[tuple[list[Piece], list[Piece]]]:
+    """The pieces of each text of a row; a word's tag stands behind it."""
+    if "tags" in row:
+        words = [[clean(word) for word in row[side][:most_words]] for side in ("before", "after")]
+        tags = [f"/{clean(tag)}" if tag not in _NO_TAGS else "" for tag in row["tags"]]
+        pieces = [
+            [(f"{one}{tag}", old != new) for one, old, new, tag in zip(side, *words, tags, strict=False)]
+            for side in words
+        ]
+        more: list[Piece] = [("…", False)] if len(tags) > most_words else []
+        return [(pieces[0] + more, pieces[1] + more)]
+    sides = [("before", "after"), *([("before_pair", "after_pair")] if "before_pair" in row else [])]
+    return [mark_changes(clean(row[old]), clean(row[new]), most_words=most_words) for old, new in sides]
 
 
 def _text(pieces: Sequence[Piece], style: str, brackets: tuple[str, str] | None) -> Text:
@@ -88,11 +107,15 @@ def _html(pieces: Sequence[Piece], tag: str) -> str:
 
 def _summary(found: Json) -> str:
     rows = found["rows"]
-    changed = sum(row["before"] != row["after"] for row in rows)
+    changed = sum(any(row[f"before{one}"] != row[f"after{one}"] for one in _sides(row)) for row in rows)
     words = f"the first {len(rows)} rows of epoch {found['epoch']} with seed {found['seed']}, {changed} of them changed"
     if any(one["type"] == "random_mask" for one in found["augmentation"]):
         words += f"; the mask is {found['mask_token']}, or what the model's tokenizer has"
     return f"{words}; in a spec:"
+
+
+def _sides(row: Json) -> tuple[str, ...]:
+    return ("", "_pair") if "before_pair" in row else ("",)
 
 
 def _settings(found: Json) -> str:

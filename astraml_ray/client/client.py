@@ -104,6 +104,24 @@ class Client:
         query = {"path": path, "project_id": project_id, **({} if limit is None else {"limit": limit})}
         return self._transport.request("GET", "/v2.1/datasets:inspect", params=query, timeout_s=_VALIDATION_S)
 
+    def preview_dataset(
+        self,
+        path: str,
+        *,
+        project_id: str = "default",
+        augmentation: str = "light",
+        rows: int = 16,
+        draws: int = 1,
+        seed: int = 0,
+        image_size: int = 224,
+    ) -> Json:
+        """Training rows before and after augmentation, read as a job of the project would read them."""
+        query = {"path": path, "project_id": project_id, "augmentation": augmentation}
+        numbers = {"rows": rows, "draws": draws, "seed": seed, "image_size": image_size}
+        return self._transport.request(
+            "GET", "/v2.1/datasets:preview", params={**query, **numbers}, timeout_s=_VALIDATION_S
+        )
+
     def resume(self, job_id: str, *, idempotency_key: str | None = None) -> Json:
         """Makes a job that goes on from the last checkpoint of a failed or cancelled one."""
         return self._transport.request("POST", _job(job_id, "resume"), body={}, key=idempotency_key or self.new_key())

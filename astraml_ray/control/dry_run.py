@@ -10,6 +10,7 @@ from typing import Any
 from astraml_ray.control.run_secrets import check_endpoint
 from astraml_ray.data.inspection import inspect_dataset
 from astraml_ray.data.manifest import Manifest, Split
+from astraml_ray.data.previewing import preview_dataset, within
 from astraml_ray.settings import load_settings
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import parse_spec
@@ -17,7 +18,10 @@ from astraml_ray.training.preparation import prepare
 from astraml_ray.training.secrets import dataset_secret
 from astraml_ray.training.timetable import Timetable
 
-__all__ = ["dry_run", "inspect"]
+__all__ = ["dry_run", "inspect", "preview"]
+
+_MOST_BYTES = 16 << 20
+_MOST_CHARACTERS = 20_000
 
 
 def dry_run(document: dict[str, Any], *, secrets: Callable[[str], str] | None = None) -> dict[str, Any]:
@@ -70,6 +74,26 @@ def inspect(document: dict[str, Any], *, limit: int, secrets: Callable[[str], st
     """
     spec = _readable(document, secrets)
     return inspect_dataset(spec.dataset, limit=limit, secret=dataset_secret(spec, secrets))
+
+
+def preview(
+    document: dict[str, Any], *, rows: int, draws: int, secrets: Callable[[str], str] | None = None
+) -> dict[str, Any]:
+    """What augmentation makes of the first training rows of a spec; see data.previewing.
+
+    Args:
+        document: The spec.
+        rows: How many, at most.
+        draws: Of images: epochs to show of each row.
+        secrets: From a name to the value, of the dataset's credentials.
+
+    Raises:
+        AstraError: Why there is nothing to show.
+    """
+    spec = _readable(document, secrets)
+    secret = dataset_secret(spec, secrets)
+    found = preview_dataset(spec, rows=rows, draws=draws, cache=load_settings().cache, secret=secret)
+    return within(found, most_bytes=_MOST_BYTES, most_characters=_MOST_CHARACTERS)
 
 
 def _readable(document: dict[str, Any], secrets: Callable[[str], str] | None) -> JobSpec:

@@ -173,6 +173,21 @@ class RayValidator:
         """
         return _in_a_process(_inspect, spec, self._namespace, grant, limit, hint="lower `limit`: it reads fewer rows")
 
+    def preview(self, spec: dict[str, Any], *, rows: int, draws: int, grant: str | None = None) -> dict[str, Any]:
+        """Reads the first training rows, and tells what augmentation makes of them.
+
+        Args:
+            spec: Of a job; its model does not count.
+            rows: How many, at most.
+            draws: Of images: epochs to show of each row.
+            grant: For the dataset's credentials, if the spec names some.
+
+        Raises:
+            AstraError: The dataset cannot be read, or its augmentation does not fit it.
+        """
+        hint = "ask for fewer `draws`, or do it where the data is: astraml data preview"
+        return _in_a_process(_preview, spec, self._namespace, grant, rows, draws, hint=hint)
+
 
 class ValidationTimeoutError(AstraError):
     """A dry run took too long."""
@@ -207,6 +222,16 @@ def _inspect(spec: dict[str, Any], namespace: str, grant: str | None, limit: int
     values = lru_cache(lambda name: _ask(namespace, grant or "", name))
     try:
         return inspect(spec, limit=limit, secrets=values), None
+    except AstraError as error:
+        return None, error
+
+
+def _preview(spec: dict[str, Any], namespace: str, grant: str | None, rows: int, draws: int) -> Report:
+    from astraml_ray.control.dry_run import preview
+
+    values = lru_cache(lambda name: _ask(namespace, grant or "", name))
+    try:
+        return preview(spec, rows=rows, draws=draws, secrets=values), None
     except AstraError as error:
         return None, error
 

@@ -24,7 +24,7 @@ from astraml_ray.errors import DataError
 from astraml_ray.spec.augmentation import Augmentation
 from astraml_ray.spec.text_augmentation import MixTexts
 
-__all__ = ["BlockReader", "partner_rows", "rows_of_block"]
+__all__ = ["BlockReader", "rows_of_block", "rows_with_partners"]
 
 
 @dataclass(frozen=True)
@@ -65,25 +65,36 @@ class BlockReader:
         """
         positions = np.arange(block.start, block.start + block.rows, dtype=np.int64)
         mine = owned_by(positions, self.batch_size, world_rank, self.world_size) & (positions >= start_row)
-        order = permutation(block, self.seed) if self.shuffle else np.arange(block.rows)
         if self.keep is not None:
-            return self._kept(self.keep, block, order[mine], positions[mine])
+            return self._kept(self.keep, block, self.order(block)[mine], positions[mine])
+        return self.encode(block, *self.ordered(block), positions[mine])
+
+    def ordered(self, block: Block) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+        """The rows of a block's fragments, and which of them stands at each of the block's positions."""
         table, drawn = rows_of_block(self.manifest, self.split, block, self.sampler)
-        order = drawn[order]
-        own, positions = order[mine], positions[mine]
+        return table, drawn[self.order(block)]
+
+    def order(self, block: Block) -> npt.NDArray[np.int64]:
+        """The permutation of a block's rows."""
+        return permutation(block, self.seed) if self.shuffle else np.arange(block.rows)
+
+    def encode(
+        self, block: Block, table: pa.Table, order: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]
+    ) -> pa.Table:
+        """Rows of a block as they are trained on.
+
+        Args:
+            block: From the plan.
+            table: See ordered.
+            order: See ordered.
+            positions: Of the rows, in the epoch.
+        """
         keys = row_keys(self.seed, block.epoch, positions)
-        rows = table.take(pa.array(own))
-        # A row may take part of another one of its block, whoever trains on that one.
-        places = partners_of(keys, positions - block.start, block.rows, mixings_of(self.augmentations))
-        mixed = places >= 0
-        if mixed.any():
-            rows = with_partners(rows, table.take(pa.array(order[places[mixed]])), mixed)
-        elif (others := partner_rows(table, own, keys, self.augmentations)) is not None:
-            rows = with_partners(rows, others, np.ones(len(own), bool))
+        rows, places = rows_with_partners(table, order, positions - block.start, keys, self.augmentations)
         try:
             return self.encoder.encode(rows, positions, keys, self.augmentations)
         except RowError as error:
-            index = order[places[error.row]] if error.partner else own[error.row]
+            index = order[places[error.row] if error.partner else positions[error.row] - block.start]
             raise _unreadable(self.manifest, self.split, block, int(index), error.reason) from error
 
     def _kept(
@@ -140,7 +151,37 @@ def _drawn(
     return np.concatenate(drawn)
 
 
-def partner_rows(
+def rows_with_partners(
+    table: pa.Table,
+    order: npt.NDArray[np.int64],
+    own: npt.NDArray[np.int64],
+    keys: npt.NDArray[np.uint64],
+    augmentations: Sequence[Augmentation],
+) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """Rows of a block, and beside each the row that it is mixed with, where an augmentation asks for it.
+
+    Args:
+        table: Of the block's fragments.
+        order: Of the block: which row of the table stands at each place.
+        own: Places of the rows in the block.
+        keys: Of the rows.
+        augmentations: From the spec.
+
+    Returns:
+        The rows, and the place in the block of each one's partner where images are mixed, -1 without.
+    """
+    rows = table.take(pa.array(order[own]))
+    # A row may take part of another one of its block, whoever trains on that one.
+    places: npt.NDArray[np.int64] = partners_of(keys, own, len(order), mixings_of(augmentations))
+    mixed = places >= 0
+    if mixed.any():
+        rows = with_partners(rows, table.take(pa.array(order[places[mixed]])), mixed)
+    elif (others := _partner_rows(table, order[own], keys, augmentations)) is not None:
+        rows = with_partners(rows, others, np.ones(len(own), bool))
+    return rows, places
+
+
+def _partner_rows(
     table: pa.Table,
     own: npt.NDArray[np.int64],
     keys: npt.NDArray[np.uint64],

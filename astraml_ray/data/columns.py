@@ -12,7 +12,7 @@ from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns
 from astraml_ray.spec.job import Task
 
-__all__ = ["LABEL_NAMES", "TEXT_NAMES", "Roles", "Target", "find_columns"]
+__all__ = ["LABEL_NAMES", "TEXT_NAMES", "Roles", "Target", "find_columns", "find_image"]
 
 Target = Literal["class", "number", "tags"]
 """What a label column holds: one class, one number, or one tag for each word."""
@@ -114,6 +114,15 @@ def find_columns(schema: pa.Schema, wanted: Columns, *, task: Task, source: str)
         param=source,
         hint="name it: dataset.columns.label=NAME, or choose task causal-lm or masked-lm",
     )
+
+
+def find_image(schema: pa.Schema, wanted: Columns, *, source: str) -> str | None:
+    """The column of encoded images, if the rows are images.
+
+    Raises:
+        DataError: The spec names one that is not there.
+    """
+    return _required(schema, wanted.image, IMAGE_NAMES, "image", source) if _has_images(schema, wanted) else None
 
 
 def _content(schema: pa.Schema, wanted: Columns, task: Task, source: str) -> dict[str, str]:

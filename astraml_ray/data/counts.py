@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from astraml_ray.data.encoding.pixels import header_of
 from astraml_ray.data.lengths import LengthTally
 from astraml_ray.data.prepare import numeric_first
 from astraml_ray.data.scan import MAX_CLASSES
@@ -31,6 +32,9 @@ class SplitTally:
         self.kinds: Counter[str] = Counter()
         self.more_classes = False
         self.refused: dict[str, str] = {}
+        self.unreadable = 0
+        self.formats: Counter[str] = Counter()
+        self.widths, self.heights, self.sizes = LengthTally(), LengthTally(), LengthTally()
 
     def add(
         self, texts: pa.ChunkedArray, words: Counts, labels: pa.ChunkedArray | None, kind: pa.DataType | None
@@ -52,9 +56,16 @@ class SplitTally:
             self._count_labels(labels, kind)
 
     def add_images(self, images: pa.ChunkedArray, labels: pa.ChunkedArray | None, kind: pa.DataType | None) -> None:
-        """Counts a batch of encoded images."""
+        """Counts a batch of encoded images; of each only what its header claims is read."""
         self.rows += len(images)
         self.null_texts += images.null_count
+        found = [header_of(image.as_buffer()) for image in images if image.is_valid]
+        good = [header for header in found if header is not None]
+        self.unreadable += len(found) - len(good)
+        self.formats.update(header.format for header in good)
+        self.widths.add(np.array([header.width for header in good], np.int64))
+        self.heights.add(np.array([header.height for header in good], np.int64))
+        self.sizes.add(np.asarray(pc.binary_length(images.drop_null()), np.int64))
         if labels is not None:
             self._count_labels(labels, kind)
 
@@ -73,6 +84,15 @@ class SplitTally:
         """`null`, `blank`, and the lengths of the others."""
         lengths = {"characters": self.characters.as_dict(), "words": self.words.as_dict()}
         return {"null": self.null_texts, "blank": self.blank_texts, **lengths}
+
+    def image_facts(self) -> dict[str, Any]:
+        """`unreadable`, `formats`, `width`, `height` and `bytes`."""
+        lengths = {"width": self.widths, "height": self.heights, "bytes": self.sizes}
+        return {
+            "unreadable": self.unreadable,
+            "formats": dict(self.formats.most_common()),
+            **{name: tally.as_dict() for name, tally in lengths.items()},
+        }
 
     def label_facts(self, everywhere: set[str], trained: set[str]) -> dict[str, Any]:
         """`null`, `blank`, `types`, `classes`, `largest`, and which classes are missing or in no training row.

@@ -23,6 +23,7 @@ def find_faults(facts: Facts) -> list[Finding]:
     found = [*_leakage(facts), *_columns(facts)]
     for name, split in facts["splits"].items():
         found += [*_rows(name, split), *_labels(name, split, facts), *_duplicates(name, split)]
+        found += _images(name, split)
     found += _about_reading(facts)
     return sorted(found, key=lambda finding: _LEVELS.index(finding["level"]))
 
@@ -56,10 +57,10 @@ def _rows(name: str, split: Facts) -> Iterator[Finding]:
     if not split["rows_read"]:
         yield _finding("error", "no_rows", name, f"{name} has no rows", "add rows, or take its files out")
     if text["null"]:
-        message = f"{_count(text['null'], 'text')} of {name} {'is' if text['null'] == 1 else 'are'} null"
+        message = f"{_count(text['null'], _noun(split))} of {name} {'is' if text['null'] == 1 else 'are'} null"
         yield _finding(
             "error",
-            "null_texts",
+            "null_images" if split["image"] else "null_texts",
             name,
             message,
             "training refuses them: fill or remove those rows, or leave them out: dataset.on_bad_row=quarantine",
@@ -67,6 +68,20 @@ def _rows(name: str, split: Facts) -> Iterator[Finding]:
     if text["blank"]:
         message = f"{_count(text['blank'], 'text')} of {name} {'is' if text['blank'] == 1 else 'are'} empty or blank"
         yield _finding("warning", "blank_texts", name, message, "remove those rows: nothing can be learned from them")
+
+
+def _images(name: str, split: Facts) -> Iterator[Finding]:
+    image = split["image"]
+    if image is not None and image["unreadable"]:
+        one = image["unreadable"] == 1
+        message = f"{_count(image['unreadable'], 'image')} of {name} {'is' if one else 'are'} unreadable or too large"
+        yield _finding(
+            "error", "unreadable_images", name, message, "training refuses them: repair or remove those rows"
+        )
+
+
+def _noun(split: Facts) -> str:
+    return "image" if split["image"] else "text"
 
 
 def _labels(name: str, split: Facts, facts: Facts) -> Iterator[Finding]:
@@ -101,7 +116,7 @@ def _classes(name: str, label: Facts, facts: Facts) -> Iterator[Finding]:
     if name == "train" and len(label["classes"]) == 1:
         message = f"train has one class only, {largest['class']!r}"
         yield _finding("error", "one_class", name, message, "add rows of other classes, or choose another task")
-    elif largest and largest["share"] > _LARGEST:
+    elif largest and largest["share"] > _LARGEST and facts["rows_are"] != "words":
         message = f"{largest['share']:.1%} of the rows of {name} are of class {largest['class']!r}"
         hint = "a model that always says so scores as much: look at f1_macro, and add rows of the other classes"
         yield _finding("warning", "dominant_class", name, message, hint)
@@ -122,14 +137,16 @@ def _classes(name: str, label: Facts, facts: Facts) -> Iterator[Finding]:
 def _duplicates(name: str, split: Facts) -> Iterator[Finding]:
     found = split["duplicates"]
     if found["conflicting"]:
-        message = f"{_count(found['conflicting'], 'text')} of {name} {'has' if found['conflicting'] == 1 else 'have'}"
+        message = (
+            f"{_count(found['conflicting'], _noun(split))} of {name} {'has' if found['conflicting'] == 1 else 'have'}"
+        )
         hint = "settle which label is right: no model can learn both"
         yield _finding("warning", "conflicting_labels", name, f"{message} rows of different labels", hint)
     if found["rows"]:
         share = found["rows"] / found["hashed"]
         message = (
             f"{_count(found['rows'], 'row')} of {name} ({_share(found['rows'], found['hashed'])}) "
-            f"{'repeats' if found['rows'] == 1 else 'repeat'} an earlier text"
+            f"{'repeats' if found['rows'] == 1 else 'repeat'} an earlier {_noun(split)}"
         )
         level = "warning" if share >= _MANY_DUPLICATES else "note"
         yield _finding(level, "duplicates", name, message, "keep one of each, unless they are to count more")

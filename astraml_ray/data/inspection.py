@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.columns import LABEL_NAMES, TEXT_NAMES, find_columns
+from astraml_ray.data.columns import LABEL_NAMES, TEXT_NAMES, find_columns, find_image
 from astraml_ray.data.counts import SplitTally
 from astraml_ray.data.credentials import Access
 from astraml_ray.data.findings import find_faults
@@ -28,7 +28,7 @@ from astraml_ray.spec.dataset import Columns, DatasetSpec
 __all__ = ["Progress", "inspect_dataset"]
 
 _MOST_REFUSED = 10
-_IMAGE_NAMES = ("image", "img", "picture", "photo")
+Kind = Literal["texts", "images", "words"]
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,17 @@ def inspect_dataset(
     Returns:
         JSON data with these keys, which stay:
 
-        * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `image`, `label` or null) and
-          `why` (`named`, `usual_name`, `only_text` or null).
+        * `rows_are`: `texts`, `images`, or `words` that have tags.
+        * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `image`, `tokens`, `label` or
+          null) and `why` (`named`, `usual_name`, `only_text` or null).
         * `splits`: by name, train first, each with `files`, `bytes`, `formats`, `rows` (null where the limit cut it
           short), `rows_read`, `refused` (the first 10 files that training cannot read: `file`, `why`), and:
           `text` (of images, `null` only): `null`, `blank`, and `characters` and `words`, each with `p50`, `p95`, `p99`,
           `max` and `histogram` (`from`, `to`, `rows`);
-          `label`, null where there is no label column: `null`, `blank`, `types` (rows by `number`, `text`, `boolean` or
+          `image`, null where there are none: `unreadable` (no image, or too large a one), `formats` (images by `JPEG`,
+          `PNG` ...), and `width`, `height` (pixels) and `bytes`, each as the lengths of texts;
+          `label`, of words of their tags, null where there is no label column:
+          `null`, `blank`, `types` (rows by `number`, `text`, `boolean` or
           `other`), `classes` (rows by class), `more_classes` (whether there are over 10,000, which are not counted),
           `largest` (`class`, `share`; null without labels), `missing` (classes of other splits), `untrained` (classes
           of no training row);
@@ -88,16 +92,9 @@ def inspect_dataset(
     by_split = {name: unordered[name] for name in SPLITS if name in unordered}
     first = by_split["train"][0]
     schema = loose_schema(first, format_of(first, spec.format, access), access)
-    image, label = _image_columns(schema, spec.columns)
-    text = None
-    if image is None:
-        roles = find_columns(schema, spec.columns, task="auto", source=first.uri)
-        text = roles.columns.get("text") or roles.columns["tokens"]
-        label = roles.columns.get("label") if roles.target == "class" else None
+    rows_are, content, label = _roles(schema, spec.columns, first.uri)
     kinds = {name: formats_of(objects, spec.format, access) for name, objects in by_split.items()}
-    reading = _Reading(
-        text or image or "", label, image is not None, RowHashes(most_hashed), {name: SplitTally() for name in by_split}
-    )
+    reading = _Reading(content, label, rows_are, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
     total = sum(info.size for objects in by_split.values() for info in objects)
     before = 0
     for name, objects in by_split.items():
@@ -109,7 +106,8 @@ def inspect_dataset(
                 break
         before += sum(info.size for info in objects)
     found = {
-        "columns": _columns(schema, spec.columns, text, image, label),
+        "rows_are": rows_are,
+        "columns": _columns(schema, spec.columns, rows_are, content, label),
         "splits": {
             name: {
                 "files": len(objects),
@@ -134,7 +132,7 @@ class _Reading:
     Attributes:
         content: The column of texts or images.
         label: The label column, if there is one.
-        images: Whether they are images.
+        rows_are: What they are.
         hashes: Of all splits.
         tallies: By split.
         cut: Splits that the limit cut short.
@@ -142,7 +140,7 @@ class _Reading:
 
     content: str
     label: str | None
-    images: bool
+    rows_are: Kind
     hashes: RowHashes
     tallies: dict[str, SplitTally]
     cut: set[str] = field(default_factory=set)
@@ -163,19 +161,32 @@ class _Reading:
         if limit is not None and tally.rows + table.num_rows > limit:
             table = table.slice(0, limit - tally.rows)
             self.cut.add(split)
-        labels = plain_strings(table[self.label], self.label, part.uri) if self.label else None
-        kind = table[self.label].type if self.label else None
+        labels, marks, kind = self._labels(table, part.uri)
         contents = table[self.content]
-        if self.images:
+        if self.rows_are == "images":
+            if pa.types.is_struct(contents.type):
+                contents = pc.struct_field(contents, "bytes")
             tally.add_images(contents, labels, kind)
-            self._hash(split, contents, labels, contents.is_valid())
+            self._hash(split, contents, marks, contents.is_valid())
             return
-        if pa.types.is_list(contents.type):
-            contents = pc.binary_join(as_words(contents, self.content, part.uri), " ")
+        if self.rows_are == "words":
+            contents = _joined(contents, self.content, part.uri)
         texts = plain_strings(contents, self.content, part.uri)
         words = np.fromiter((len((value or "").split()) for value in texts.to_pylist()), np.int64, len(texts))
         tally.add(texts, words, labels, kind)
-        self._hash(split, texts, labels, pa.array(words > 0))
+        self._hash(split, texts, marks, pa.array(words > 0))
+
+    def _labels(self, table: pa.Table, uri: str) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None, Any]:
+        """The labels that are counted, one mark for each row, and the labels' type."""
+        if self.label is None:
+            return None, None, None
+        column = table[self.label]
+        if self.rows_are != "words":
+            labels = plain_strings(column, self.label, uri)
+            return labels, labels, column.type
+        tags = pc.list_flatten(as_words(column.drop_null(), self.label, uri))
+        counted = pa.chunked_array([*tags.chunks, pa.nulls(column.null_count, pa.string())])
+        return counted, _joined(column, self.label, uri), column.type.value_type
 
     def _hash(self, split: str, contents: pa.ChunkedArray, labels: pa.ChunkedArray | None, said: pa.Array) -> None:
         """Of the rows that hold something."""
@@ -191,9 +202,17 @@ class _Reading:
             "rows_read": tally.rows,
             "refused": [{"file": uri, "why": why} for uri, why in tally.refused.items()],
             "text": tally.text_facts(),
+            "image": tally.image_facts() if self.rows_are == "images" else None,
             "label": tally.label_facts(everywhere, trained) if self.label else None,
             "duplicates": vars(self.hashes.repeats(split)),
         }
+
+
+def _joined(column: pa.ChunkedArray, name: str, uri: str) -> pa.ChunkedArray:
+    """The words of each row as a text; null where there are none."""
+    given = column.is_valid().to_numpy()
+    texts = pc.binary_join(as_words(column.drop_null(), name, uri), " ")
+    return texts.take(pa.array(np.cumsum(given) - 1, mask=~given))
 
 
 @dataclass(frozen=True)
@@ -228,22 +247,25 @@ def _parts(objects: Sequence[ObjectInfo], kinds: Sequence[str], columns: list[st
         yield _Part(table, objects[fragment.source].uri, refusal, before)
 
 
-def _image_columns(schema: pa.Schema, wanted: Columns) -> tuple[str | None, str | None]:
-    """The columns of encoded images and of their labels; no image where texts are meant."""
-    names = {one.name.lower(): one.name for one in schema if pa.types.is_binary(one.type)}
-    image = wanted.image or next((names[name] for name in _IMAGE_NAMES if name in names), None)
-    texts = any(one.name.lower() in TEXT_NAMES for one in schema)
-    if image is None or image not in schema.names or wanted.text or (texts and not wanted.image):
-        return None, None
-    by_lower = {name.lower(): name for name in schema.names}
-    label = wanted.label or next((by_lower[name] for name in LABEL_NAMES if name in by_lower), None)
-    return image, label
+def _roles(schema: pa.Schema, wanted: Columns, source: str) -> tuple[Kind, str, str | None]:
+    """What the rows are, the column of it, and that of their labels or tags, if there is one."""
+    image = find_image(schema, wanted, source=source)
+    if image is not None:
+        by_lower = {name.lower(): name for name in schema.names}
+        label = wanted.label or next((by_lower[name] for name in LABEL_NAMES if name in by_lower), None)
+        return "images", image, label
+    roles = find_columns(schema, wanted, task="auto", source=source)
+    label = roles.columns.get("label")
+    if "tokens" in roles.columns:
+        return "words", roles.columns["tokens"], label
+    return "texts", roles.columns["text"], label
 
 
 def _columns(
-    schema: pa.Schema, wanted: Columns, text: str | None, image: str | None, label: str | None
+    schema: pa.Schema, wanted: Columns, rows_are: Kind, content: str, label: str | None
 ) -> list[dict[str, Any]]:
-    found = ((text, "text", wanted.text), (image, "image", wanted.image), (label, "label", wanted.label))
+    role = {"texts": "text", "images": "image", "words": "tokens"}[rows_are]
+    found = ((content, role, getattr(wanted, role)), (label, "label", wanted.label))
     roles = {name: (role, given) for name, role, given in found if name is not None}
     columns = []
     for one in schema:

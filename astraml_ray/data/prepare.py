@@ -8,7 +8,7 @@ from pathlib import Path
 
 from astraml_ray.data.columns import find_columns
 from astraml_ray.data.credentials import Access
-from astraml_ray.data.formats import Fragment, formats_of, fragments_of, mended_schema
+from astraml_ray.data.formats import Fragment, format_of, formats_of, fragments_of, mended_schema, schema_of
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.objects import ObjectInfo, list_objects
 from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragment, scan_fragments
@@ -18,7 +18,7 @@ from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import DatasetSpec
 from astraml_ray.spec.job import Task
 
-__all__ = ["build_manifest", "fraction_to_threshold", "numeric_first", "objects_by_split"]
+__all__ = ["build_manifest", "find_roles", "fraction_to_threshold", "numeric_first", "objects_by_split"]
 
 
 def build_manifest(
@@ -60,6 +60,14 @@ def build_manifest(
         position += count
     scanner = _Scans(cache, decode=spec.on_bad_row != "fail")
     return _fill(manifest, spec, fragments, scanner, count_classes=count_classes)
+
+
+def find_roles(spec: DatasetSpec, *, task: Task, secret: Callable[[], str] | None = None) -> dict[str, str]:
+    """The column of each role, by the schema of the first training object; see columns.find_columns."""
+    access = Access(spec.endpoint_url, secret)
+    first = objects_by_split(spec, access)["train"][0]
+    kind = format_of(first, spec.format, access)
+    return find_columns(schema_of(first, kind, access), spec.columns, task=task, source=first.uri).columns
 
 
 def fraction_to_threshold(fraction: float) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from astraml_ray.data.augmentation.draws import Means
-from astraml_ray.data.augmentation.texts import augment_texts
-from astraml_ray.data.blocks import partner_rows, rows_of_block
+from astraml_ray.data.augmentation.texts import augment_words, text_sides
+from astraml_ray.data.blocks import rows_of_block, rows_with_partners
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.plan import permutation, run_blocks
@@ -29,13 +31,23 @@ class Pair:
 
     Attributes:
         position: In the epoch's global order.
-        before: Its text in the dataset.
+        before: Its text in the dataset, or its words where they have tags.
         after: What is trained on.
+        before_pair: Its second text, where it has two.
+        after_pair: What of that is trained on.
+        tags: Of each word.
     """
 
     position: int
-    before: str
-    after: str
+    before: str | list[str]
+    after: str | list[str]
+    before_pair: str | None = None
+    after_pair: str | None = None
+    tags: list[str] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON data; what the row does not have is left out."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def preview(
@@ -51,7 +63,7 @@ def preview(
     """The first rows of an epoch, as a run with this seed trains on them, whatever its workers and batches.
 
     Args:
-        manifest: The dataset.
+        manifest: The dataset, of texts, pairs of texts, or words.
         augmentations: From the spec.
         seed: Of the run.
         rows: How many.
@@ -61,19 +73,23 @@ def preview(
     """
     split = manifest.splits["train"]
     for block in run_blocks(split.rows, split.sizes, seed=seed, epochs=epoch + 1, start_epoch=epoch, sampler=sampler):
-        order = permutation(block, seed)[: max(0, rows - block.start)]
-        if not len(order):
+        own = np.arange(min(block.rows, rows - block.start), dtype=np.int64)
+        if len(own) < 1:
             return
         table, drawn = rows_of_block(manifest, split, block, sampler)
-        own = drawn[order]
-        before = table["text"].take(own).to_pylist()
-        positions = np.arange(block.start, block.start + len(order), dtype=np.int64)
-        keys = row_keys(seed, epoch, positions)
-        others = partner_rows(table, own, keys, augmentations)
-        mixed = None if others is None else others["text"].to_pylist()
-        after = augment_texts(before, keys, augmentations, means, others=mixed)
-        for position, old, new in zip(positions.tolist(), before, after, strict=True):
-            yield Pair(position, old, new)
+        keys = row_keys(seed, epoch, own + block.start)
+        chosen, _ = rows_with_partners(table, drawn[permutation(block, seed)], own, keys, augmentations)
+        yield from _pairs(chosen, keys, augmentations, means, block.start)
+
+
+def _pairs(rows: pa.Table, keys: Any, augmentations: Sequence[Augmentation], means: Means, start: int) -> list[Pair]:
+    if "tokens" in rows.column_names:
+        before, tags = rows["tokens"].to_pylist(), rows["label"].to_pylist()
+        after = augment_words(before, keys, augmentations, means)
+        return [Pair(start + i, *row[:2], tags=row[2]) for i, row in enumerate(zip(before, after, tags, strict=True))]
+    old, new = text_sides(rows, keys, (), means), text_sides(rows, keys, augmentations, means)
+    sides = zip(*(side for both in zip(old, new, strict=True) for side in both), strict=True)
+    return [Pair(start + i, *row) for i, row in enumerate(sides)]
 
 
 def mark_changes(before: str, after: str, *, most_words: int = 400) -> tuple[list[Piece], list[Piece]]:

@@ -51,6 +51,7 @@ class FakeValidator:
             "warnings": [],
         }
         self.inspection: Callable[[dict[str, Any], int], dict[str, Any]] = lambda spec, limit: {
+            "rows_are": "texts",
             "columns": [],
             "splits": {},
             "leakage": [],
@@ -58,6 +59,14 @@ class FakeValidator:
             "limit": limit,
             "split_off": None,
             "findings": [],
+        }
+        self.previewed: Callable[..., dict[str, Any]] = lambda spec, rows, draws: {
+            "kind": "texts",
+            "epoch": 0,
+            "seed": spec["seed"],
+            "augmentation": [],
+            "rows": [],
+            "left_out": 0,
         }
 
     def validate(self, spec: dict[str, Any], *, grant: str | None = None) -> dict[str, Any]:
@@ -69,6 +78,11 @@ class FakeValidator:
         self.seen.append(spec)
         self.grants.append(grant)
         return self.inspection(spec, limit)
+
+    def preview(self, spec: dict[str, Any], *, rows: int, draws: int, grant: str | None = None) -> dict[str, Any]:
+        self.seen.append(spec)
+        self.grants.append(grant)
+        return self.previewed(spec, rows=rows, draws=draws)
 
 
 def admin_of(store: Store, folder: Path) -> dict[str, str]:

@@ -21,6 +21,7 @@ EXPECTED: dict[Route, Permission | None] = {
     ("POST", "/v2.1/jobs"): Permission.JOB_SUBMIT,
     ("POST", "/v2.1/jobs:validate"): Permission.JOB_SUBMIT,
     ("GET", "/v2.1/datasets:inspect"): Permission.JOB_SUBMIT,
+    ("GET", "/v2.1/datasets:preview"): Permission.JOB_SUBMIT,
     ("GET", "/v2.1/jobs/{job_id}"): Permission.JOB_READ,
     ("GET", "/v2.1/jobs/{job_id}/attempts"): Permission.JOB_READ,
     ("GET", "/v2.1/jobs/{job_id}/events"): Permission.JOB_READ,
@@ -155,6 +156,7 @@ BODIES: dict[Route, Any] = {
 
 QUERIES: dict[Route, dict[str, str]] = {
     ("GET", "/v2.1/datasets:inspect"): {"project_id": "p-demo", "path": "file:///no-such-folder"},
+    ("GET", "/v2.1/datasets:preview"): {"project_id": "p-demo", "path": "file:///no-such-folder"},
 }
 
 _VALUES = {

@@ -179,8 +179,10 @@ def test_a_member_s_job_does_not_read_the_service_s_machine(api: Api, token: Tok
         for route in ("/v2.1/jobs", "/v2.1/jobs:validate"):
             problem = api.client.post(route, json=spec, headers=member).json()
             assert (problem["code"], problem["param"]) == ("target_not_allowed", param)
-    looked = api.client.get("/v2.1/datasets:inspect", params={"path": path, "project_id": "p-demo"}, headers=member)
-    assert looked.json()["code"] == "target_not_allowed"
+    for verb in ("inspect", "preview"):
+        query = {"path": path, "project_id": "p-demo"}
+        looked = api.client.get(f"/v2.1/datasets:{verb}", params=query, headers=member)
+        assert looked.json()["code"] == "target_not_allowed"
     assert api.validator.seen == []
 
 

@@ -41,6 +41,11 @@ class DryRun:
 
         return inspect(spec, limit=limit)
 
+    def preview(self, spec: dict[str, Any], *, rows: int, draws: int, grant: str | None = None) -> dict[str, Any]:
+        from astraml_ray.control.dry_run import preview
+
+        return preview(spec, rows=rows, draws=draws)
+
 
 @dataclass
 class LiveService:

@@ -28,3 +28,13 @@ def test_errors_keep_their_class(astraml: Astraml, client: Client, tmp_path: Pat
     assert "--project takes a DATASET" in astraml("data", "inspect", "--project", "p-demo", code=2).stderr
     with pytest.raises(ApiError, match="nothing"):
         client.inspect_dataset(place, project_id="p-demo")
+
+
+def test_the_service_previews_what_this_machine_does(astraml: Astraml, dataset: Path) -> None:
+    verb = ("data", "preview", str(dataset), "--augmentation", "light", "-n", "4", "--seed", "5")
+    here = json.loads(astraml(*verb, "--output", "json").stdout)
+    there = json.loads(astraml(*verb, "--project", "p-demo", "--output", "json").stdout)
+    assert there.pop("left_out") == 0
+    assert there == here
+    assert astraml(*verb, "--project", "p-demo").stdout == astraml(*verb).stdout
+    assert "--project takes" in astraml(*verb[:3], "--project", "p-demo", code=2).stderr

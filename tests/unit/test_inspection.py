@@ -27,6 +27,7 @@ from astraml_ray.data.repeats import RowHashes
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns, DatasetSpec
 from tests.conftest import write_dataset
+from tests.unit.images import encoded
 
 Rows = list[tuple[Any, Any]]
 
@@ -174,6 +175,45 @@ def test_bytes_that_are_no_text_are_a_data_error(tmp_path: Path) -> None:
         done = CliRunner().invoke(main, ["data", *verb, str(tmp_path), "--set", "dataset.columns.text=image"])
         assert done.exit_code == 20
         assert "'image' holds binary" in done.stderr
+
+
+@pytest.mark.parametrize("struct", [False, True])
+def test_images_are_told_by_size_and_format(struct: bool, tmp_path: Path) -> None:
+    """As bytes, and as Hugging Face writes them."""
+    drawn = [encoded(np.full((8, 10 + i, 3), i, np.uint8), "JPEG" if i % 4 == 0 else "PNG") for i in range(20)]
+    files = [*drawn, drawn[1], b"no image", None]
+    images = [{"bytes": one, "path": "x"} for one in files] if struct else files
+    rows = {"image": images, "label": ["cat", "dog"] * 11 + ["dog"], "caption": ["a picture"] * 23}
+    pq.write_table(pa.table(rows), tmp_path / "train.parquet", row_group_size=5)
+    found = inspect(tmp_path)
+    assert found["rows_are"] == "images"
+    image = found["splits"]["train"]["image"]
+    assert image["formats"] == {"PNG": 16, "JPEG": 5}
+    assert image["unreadable"] == 1
+    assert (image["width"]["max"], image["height"]["p50"], image["height"]["max"]) == (29, 8, 8)
+    assert image["bytes"]["max"] == max(map(len, drawn))
+    assert found["splits"]["train"]["duplicates"]["rows"] == 1
+    assert {("null_images", "train"), ("unreadable_images", "train")} <= codes(found, "error")
+    assert all("text" not in finding["message"] for finding in found["findings"])
+    code, out, _ = command(str(tmp_path))
+    assert code == 20
+    assert "PNG 16, JPEG 5" in out
+    assert "characters" not in out
+
+
+def test_tagged_words_are_told_with_their_tags(tmp_path: Path) -> None:
+    words = [["Anna", "sleeps"], ["in", "Rome", "now"], None, ["Anna", "sleeps"], []]
+    tags = [["PER", "O"], ["O", "LOC", "O"], ["O"], ["O", "O"], []]
+    pq.write_table(pa.table({"tokens": words, "ner_tags": tags}), tmp_path / "train.parquet", row_group_size=2)
+    found = inspect(tmp_path)
+    split = found["splits"]["train"]
+    assert (found["rows_are"], split["image"]) == ("words", None)
+    assert (split["text"]["null"], split["text"]["blank"], split["text"]["words"]["max"]) == (1, 1, 3)
+    assert split["label"]["classes"] == {"LOC": 1, "O": 6, "PER": 1}
+    assert split["duplicates"] == {"hashed": 3, "rows": 1, "texts": 1, "conflicting": 1}
+    roles = {column["name"]: column["role"] for column in found["columns"]}
+    assert roles == {"tokens": "tokens", "ner_tags": "label"}
+    assert "tags" in command(str(tmp_path))[1].splitlines()
 
 
 def test_labels_that_are_no_classes_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
+
 from astraml_ray.data.augmentation.characters import OF_CHARACTERS
 from astraml_ray.data.augmentation.draws import Draws, Means
 from astraml_ray.data.augmentation.sentences import mix_texts, shuffle_sentences
@@ -12,7 +14,7 @@ from astraml_ray.data.augmentation.words import OF_WORDS
 from astraml_ray.spec.augmentation import Augmentation
 from astraml_ray.spec.text_augmentation import MixTexts, SentenceShuffle
 
-__all__ = ["augment_texts", "augment_words"]
+__all__ = ["augment_texts", "augment_words", "text_sides"]
 
 _SIDE = 1 << 18
 
@@ -55,6 +57,26 @@ def augment_texts(
             else:
                 changed[row] = " ".join(OF_WORDS[rule.type](text.split(), rule, draws, means))
     return changed
+
+
+def text_sides(rows: pa.Table, keys: Any, augmentations: Sequence[Augmentation], means: Means) -> list[list[str]]:
+    """The texts of rows, augmented: one list, or for pairs two.
+
+    Args:
+        rows: Columns by role, with those of their partners where texts are mixed.
+        keys: See augment_texts.
+        augmentations: See augment_texts.
+        means: See augment_texts.
+    """
+    sides = []
+    for side, role in enumerate(role for role in ("text", "text_pair") if role in rows.column_names):
+        texts = rows[role].to_pylist()
+        if augmentations:
+            partner = f"partner_{role}"
+            mixed = rows[partner].to_pylist() if partner in rows.column_names else None
+            texts = augment_texts(texts, keys, augmentations, means, others=mixed, side=side)
+        sides.append(texts)
+    return sides
 
 
 def augment_words(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-__all__ = ["MAX_PIXELS", "UnreadableImage", "decode_image"]
+__all__ = ["MAX_PIXELS", "Header", "UnreadableImage", "decode_image", "header_of"]
 
 MAX_PIXELS = 64_000_000
 """Of the file's image, width times height: what claims more is refused before it is decoded."""
@@ -55,6 +56,31 @@ def decode_image(
         raise
     except Exception as error:  # decoders raise whatever damaged bytes lead them to
         raise UnreadableImage(f"cannot be decoded: {str(error)[:200] or type(error).__name__}") from error
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image's file claims.
+
+    Attributes:
+        format: Such as `JPEG`.
+        width: In pixels, before it is turned upright.
+        height: In pixels.
+    """
+
+    format: str
+    width: int
+    height: int
+
+
+def header_of(data: Any) -> Header | None:
+    """The header of a file's bytes; None if it is no image, or claims more than MAX_PIXELS."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            found = Header(str(opened.format), opened.width, opened.height)
+    except Exception:  # decoders raise whatever damaged bytes lead them to
+        return None
+    return found if found.width * found.height <= MAX_PIXELS else None
 
 
 def _upright(image: Image.Image) -> Image.Image:

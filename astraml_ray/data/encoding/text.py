@@ -12,7 +12,7 @@ import pyarrow as pa
 from tokenizers import Encoding
 
 from astraml_ray.data.augmentation.draws import Lexicon, Means
-from astraml_ray.data.augmentation.texts import augment_texts
+from astraml_ray.data.augmentation.texts import text_sides
 from astraml_ray.data.encoding.masks import mask_tokens
 from astraml_ray.data.encoding.sequences import SEQUENCES, sequence_table, sequences, tokenizer_of
 from astraml_ray.spec.augmentation import Augmentation
@@ -87,14 +87,7 @@ class TextEncoder:
         augmentations: Sequence[Augmentation] = (),
     ) -> list[Any]:
         means = Means(self.mask_token, self.unknown_token, self.lexicons)
-        sides = []
-        for side, role in enumerate(role for role in ("text", "text_pair") if role in rows.column_names):
-            texts = rows[role].to_pylist()
-            if augmentations:
-                partner = f"partner_{role}"
-                mixed = rows[partner].to_pylist() if partner in rows.column_names else None
-                texts = augment_texts(texts, keys, augmentations, means, others=mixed, side=side)
-            sides.append(texts)
+        sides = text_sides(rows, keys, augmentations, means)
         return sides[0] if len(sides) == 1 else list(zip(*sides, strict=True))
 
     def _targets(self, rows: pa.Table) -> list[list[Any]]:

@@ -1,0 +1,208 @@
+"""A preview of a job's dataset as JSON data: texts, pairs of texts, tagged words or images."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from astraml_ray.data.augmentation.draws import Means
+from astraml_ray.data.augmentation.lexicons import read_lexicons
+from astraml_ray.data.blocks import BlockReader
+from astraml_ray.data.encoding.images import ImageEncoder
+from astraml_ray.data.image_previews import Picture, RowPreview, preview_images
+from astraml_ray.data.manifest import Manifest
+from astraml_ray.data.mixing import mixings_of
+from astraml_ray.data.prepare import build_manifest, find_roles
+from astraml_ray.data.previews import preview
+from astraml_ray.data.sampling import make_sampler
+from astraml_ray.errors import Problem, SpecError
+from astraml_ray.spec import JobSpec
+from astraml_ray.spec.augmentation import Augmentation, augmentations_of, check_augmentations
+from astraml_ray.spec.text_augmentation import MixTexts
+
+__all__ = ["MOST_IMAGE_ROWS", "preview_dataset", "within"]
+
+MOST_IMAGE_ROWS = 256
+_DEFAULT_SIDE = 224
+Json = dict[str, Any]
+
+
+def preview_dataset(
+    spec: JobSpec,
+    *,
+    rows: int,
+    draws: int = 1,
+    cache: Path,
+    secret: Callable[[], str] | None = None,
+    mask_token: str = "[MASK]",
+    unknown_token: str = "[UNK]",
+    progress: Callable[[str], None] | None = None,
+) -> Json:
+    """The first training rows of epoch 0, before and after the spec's augmentation, as a run of its seed has them.
+
+    Args:
+        spec: Of it count dataset, task, augmentation, sampling, seed, and the size of images.
+        rows: How many.
+        draws: Of images: epochs to show of each row.
+        cache: Folder that remembers what was counted.
+        secret: Gives the dataset's credentials; None is this machine's own.
+        mask_token: Of the model's tokenizer.
+        unknown_token: Of the same.
+        progress: Told what is begun.
+
+    Returns:
+        `kind` (`texts`, `pairs`, `words` or `images`), `epoch`, `seed`, `augmentation`, and `rows`.
+        Of texts `mask_token`, and rows of `position`, `before`, `after`; pairs have `before_pair` and `after_pair`
+        too; words are lists, with their `tags`.
+        Of images `size` (pixels of a side), `draws`, and rows of `position`, `label`, `before` (`media_type`, `data` in
+        base64) and `after`: for each epoch these two, `epoch`, `position`, `partner_label` and `partner_weight`.
+
+    Raises:
+        SpecError: There is no augmentation, or one that does not fit the task.
+        DataError: The dataset cannot be read.
+    """
+    tell = progress or (lambda _: None)
+    tell("looking at the dataset")
+    roles = find_roles(spec.dataset, task=spec.task, secret=secret)
+    task = spec.task if spec.task != "auto" else _task(roles)
+    check_augmentations(spec.augmentation, task, pairs="text_pair" in roles)
+    augmentations = augmentations_of(spec.augmentation, task)
+    if not augmentations:
+        hint = "give --augmentation light, or a spec with one"
+        raise SpecError([Problem("/augmentation", "there is none to show", hint)])
+    if "image" in roles and rows > MOST_IMAGE_ROWS:
+        raise SpecError([Problem("", f"{rows} rows of images are too many", f"ask for {MOST_IMAGE_ROWS} at most")])
+    tell("counting its rows")
+    sampled = spec.sampling != "natural"
+    # The order of the rows does not depend on labels that stand alone, so they are not read unless they are asked for.
+    labelled = sampled or "text" not in roles or "text_pair" in roles
+    labelled = labelled or any(isinstance(rule, MixTexts) for rule in augmentations)
+    manifest = build_manifest(
+        spec.dataset, task=task if labelled else "masked-lm", cache=cache, secret=secret, count_classes=sampled
+    )
+    found = {
+        "epoch": 0,
+        "seed": spec.seed,
+        "augmentation": [one.model_dump(mode="json") for one in augmentations],
+    }
+    if "image" in manifest.columns:
+        return {**found, **_images(spec, manifest, augmentations, rows, draws, tell)}
+    tell("reading the first rows")
+    pairs = preview(
+        manifest,
+        augmentations,
+        seed=spec.seed,
+        rows=rows,
+        means=Means(mask_token, unknown_token, read_lexicons(augmentations, manifest.access)),
+        sampler=make_sampler(manifest, spec.sampling, seed=spec.seed),
+    )
+    kind = "words" if "tokens" in manifest.columns else "pairs" if "text_pair" in manifest.columns else "texts"
+    return {**found, "kind": kind, "mask_token": mask_token, "rows": [pair.as_dict() for pair in pairs]}
+
+
+def within(found: Json, *, most_bytes: int, most_characters: int) -> Json:
+    """A preview that is no larger than may be sent: long texts are cut, and the last rows are left out.
+
+    Args:
+        found: What preview_dataset gave.
+        most_bytes: Of all rows together.
+        most_characters: Of a text.
+
+    Returns:
+        The same, and how many rows were left out in `left_out`.
+    """
+    rows, total = [], 0
+    for row in found["rows"]:
+        kept = _cut(row, most_characters)
+        total += sum(map(_size, _values(kept)))
+        if total > most_bytes and rows:
+            break
+        rows.append(kept)
+    return {**found, "rows": rows, "left_out": len(found["rows"]) - len(rows)}
+
+
+def _task(roles: dict[str, str]) -> str:
+    content = next(role for role in ("image", "tokens", "text") if role in roles)
+    return {"image": "image", "tokens": "token", "text": "text"}[content] + "-classification"
+
+
+def _images(
+    spec: JobSpec,
+    manifest: Manifest,
+    augmentations: Sequence[Augmentation],
+    rows: int,
+    draws: int,
+    tell: Callable[[str], None],
+) -> Json:
+    side = spec.hyperparams.image_size or _DEFAULT_SIDE
+    # As a model from scratch takes them; a published one may cut or stretch in its own way.
+    encoder = ImageEncoder(side, side, manifest.labels, short_edge=side, mixes=bool(mixings_of(augmentations)))
+    reader = BlockReader(
+        manifest,
+        manifest.splits["train"],
+        encoder,
+        spec.seed,
+        batch_size=1,
+        world_size=1,
+        augmentations=tuple(augmentations),
+        sampler=make_sampler(manifest, spec.sampling, seed=spec.seed),
+    )
+    found = preview_images(
+        reader, rows=rows, draws=draws, progress=lambda epoch: tell(f"epoch {epoch + 1} of {draws}: reading images")
+    )
+    return {"kind": "images", "size": side, "draws": draws, "rows": [_image_row(row) for row in found]}
+
+
+def _image_row(row: RowPreview) -> Json:
+    return {
+        "position": row.before.position,
+        "label": row.label,
+        "before": _file(row.before),
+        "after": [
+            {
+                **_file(one),
+                "epoch": one.epoch,
+                "position": one.position,
+                "partner_label": one.partner_label,
+                "partner_weight": round(one.partner_weight, 4),
+            }
+            for one in row.after
+        ],
+    }
+
+
+def _file(picture: Picture) -> Json:
+    media_type, data = picture.file()
+    return {"media_type": media_type, "data": base64.b64encode(data).decode()}
+
+
+def _cut(row: Json, most: int) -> Json:
+    """Texts and words are cut; files of images are not."""
+    if isinstance(row["before"], dict):
+        return row
+    return {name: _cut_value(value, most) for name, value in row.items()}
+
+
+def _cut_value(value: Any, most: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= most else value[:most] + "…"
+    if isinstance(value, list):
+        return [_cut_value(one, most) for one in value[:most]]
+    return value
+
+
+def _values(value: Any) -> Iterator[Any]:
+    """What is in lists and objects."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for one in value:
+            yield from _values(one)
+    else:
+        yield value
+
+
+def _size(value: Any) -> int:
+    return len(value.encode()) + 3 if isinstance(value, str) else 8

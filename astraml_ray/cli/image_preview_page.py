@@ -78,7 +78,7 @@ def _summary(found: Json) -> str:
     side = found["size"]
     words = f"The first {len(rows)} rows of epoch 0 with seed {found['seed']}, of {len(classes)} classes"
     words = words if len(classes) != 1 else words.removesuffix("es")
-    words += f", at {side} × {side} pixels, the centre of the shorter side"
+    words += f", brought to {side} × {side} pixels as a model from scratch takes them"
     return (
         f"{words}; beside each, what epochs 0 to {found['draws'] - 1} train on." if found["draws"] > 1 else words + "."
     )

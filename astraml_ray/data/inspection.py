@@ -164,8 +164,6 @@ class _Reading:
         labels, marks, kind = self._labels(table, part.uri)
         contents = table[self.content]
         if self.rows_are == "images":
-            if pa.types.is_struct(contents.type):
-                contents = pc.struct_field(contents, "bytes")
             tally.add_images(contents, labels, kind)
             self._hash(split, contents, marks, contents.is_valid())
             return

@@ -267,9 +267,9 @@ def _columns(
     roles = {name: (role, given) for name, role, given in found if name is not None}
     columns = []
     for one in schema:
-        role, named = roles.get(one.name, (None, None))
-        why = "named" if named else "usual_name" if role else None
-        if role == "text" and not named and one.name.lower() not in TEXT_NAMES:
+        taken, named = roles.get(one.name, (None, None))
+        why = "named" if named else "usual_name" if taken else None
+        if taken == "text" and not named and one.name.lower() not in TEXT_NAMES:
             why = "only_text"
-        columns.append({"name": one.name, "type": str(one.type), "role": role, "why": why})
+        columns.append({"name": one.name, "type": str(one.type), "role": taken, "why": why})
     return columns

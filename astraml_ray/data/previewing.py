@@ -20,6 +20,7 @@ from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.augmentation import Augmentation, augmentations_of, check_augmentations
+from astraml_ray.spec.job import Task
 from astraml_ray.spec.text_augmentation import MixTexts
 
 __all__ = ["MOST_IMAGE_ROWS", "preview_dataset", "within"]
@@ -27,6 +28,11 @@ __all__ = ["MOST_IMAGE_ROWS", "preview_dataset", "within"]
 MOST_IMAGE_ROWS = 256
 _DEFAULT_SIDE = 224
 Json = dict[str, Any]
+_TASKS: dict[str, Task] = {
+    "image": "image-classification",
+    "tokens": "token-classification",
+    "text": "text-classification",
+}
 
 
 def preview_dataset(
@@ -113,7 +119,8 @@ def within(found: Json, *, most_bytes: int, most_characters: int) -> Json:
     Returns:
         The same, and how many rows were left out in `left_out`.
     """
-    rows, total = [], 0
+    rows: list[Json] = []
+    total = 0
     for row in found["rows"]:
         kept = _cut(row, most_characters)
         total += sum(map(_size, _values(kept)))
@@ -123,9 +130,8 @@ def within(found: Json, *, most_bytes: int, most_characters: int) -> Json:
     return {**found, "rows": rows, "left_out": len(found["rows"]) - len(rows)}
 
 
-def _task(roles: dict[str, str]) -> str:
-    content = next(role for role in ("image", "tokens", "text") if role in roles)
-    return {"image": "image", "tokens": "token", "text": "text"}[content] + "-classification"
+def _task(roles: dict[str, str]) -> Task:
+    return next(task for role, task in _TASKS.items() if role in roles)
 
 
 def _images(

@@ -249,7 +249,8 @@ def test_image_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("path", None),
     ]
     assert found["splits"]["train"]["label"]["classes"] == {"cat": 120, "dog": 120}
-    assert (found["splits"]["train"]["formats"], found["findings"]) == (["image-folder"], [])
+    assert found["splits"]["train"]["formats"] == ["image-folder"]
+    assert [one["code"] for one in found["findings"]] == ["unreadable_images"]  # the files hold texts
     manifest = manifest_of({"path": str(tmp_path), "columns": {"text": "path"}, "validation_fraction": 0.1}, tmp_path)
     assert manifest.labels == ("cat", "dog")
     assert sum(split.total_rows for split in manifest.splits.values()) == 240

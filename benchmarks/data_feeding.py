@@ -68,6 +68,8 @@ class Bench:
         report = run_case(case, self.pythons[arm not in OTHER_PYTHON], environment)
         said = report.get("failed") or report.get("missing") or "done"
         print(f"{arm}{', conversion' if case.convert else ''}, {case.workers} workers: {said}", file=sys.stderr)
+        for line in report.get("said", ()):
+            print(f"  {line}", file=sys.stderr)
         return report
 
 
@@ -143,7 +145,7 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         )
         report: dict[str, Any] = {"machine": describe_machine(), "settings": settings_of(options), "trials": {}}
         workers = dict.fromkeys(options.only, min(options.workers))
-        for arm in (arm for arm in LOADERS if arm in workers):
+        for arm in (arm for arm in LOADERS if arm in workers and len(options.workers) > 1):
             workers[arm], report["trials"][arm] = trial(bench, arm, options.workers)
         report |= {"workers": workers, "rounds": []}
         for number in range(options.rounds):

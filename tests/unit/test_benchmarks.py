@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -97,3 +98,38 @@ def test_the_benchmark_of_the_service_explains_itself() -> None:
         [sys.executable, str(BENCHMARKS / "service.py"), "--help"], check=True, capture_output=True, text=True
     )
     assert "--quick" in done.stdout
+
+
+def test_every_way_of_feeding_is_judged_by_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    summaries: Any = importlib.import_module("feeding.summary")
+    epochs = [{"first_batch_s": 1.0, "seconds": 4.0, "rows": 8}, {"first_batch_s": 0.5, "seconds": 2.0, "rows": 8}]
+    report = {"epochs": epochs, "start_s": 9.0, "peak_mb": 1.0}
+    ours = summaries.figures_of(report, 0.0, 2e6)
+    assert (ours["first_epoch_s"], ours["rows_per_second"], ours["mb_per_second"], ours["gap_s"]) == (
+        4.0,
+        4.0,
+        1.0,
+        0.5,
+    )
+    peer = summaries.figures_of(report, 2.0, 2e6)
+    limits = {"rows_per_second": {"tokenising": 8.0, "decoding": 80.0}}
+    of_round = {"figures": {"astraml, ray": ours, "webdataset": peer}, "limits": limits}
+    found = summaries.summary([of_round, of_round])
+    assert found["times_as_long_as"]["astraml, ray"]["first_epoch_s"] == {"webdataset": 1.5}
+    assert found["share_of_the_lowest_limit"]["webdataset"] == 0.5
+    assert summaries.better_workers({1: report, 2: {"failed": "exit 1"}}) == 1
+
+
+def test_a_way_of_feeding_hands_over_every_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    meter, case = importlib.import_module("feeding.meter"), importlib.import_module("feeding.case")
+    fields = {"arm": "astraml, local", "convert": False, "bucket": "b", "endpoint_url": "", "scratch": ""}
+    sizes = {"rows": 3, "max_length": 4, "batch_size": 2, "epochs": 1, "workers": 1, "step_s": 0.001, "steps": 1}
+    task = case.Case(**fields, **sizes, tokenizer="", classes=("a",))
+    task.write(tmp_path / "case.json")
+    assert case.Case.read(tmp_path / "case.json") == task
+    batches = [(np.array([[5, 6], [7, 0]]), np.array([0, 0])), (np.array([[8]]), np.array([0]))]
+    report = meter.measure(task, (iter(batches) for _ in range(task.passes)))
+    assert [(epoch["rows"], epoch["tokens"]) for epoch in report["epochs"]] == [(3, 4)]
+    assert report["waiting"]["steps"] == 1

@@ -13,8 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+
+from astraml_ray.cli.s3_server import S3Server
+from tests.conftest import write_dataset
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -121,15 +123,23 @@ def test_every_way_of_feeding_is_judged_by_the_same_rows(monkeypatch: pytest.Mon
     assert summaries.better_workers({1: report, 2: {"failed": "exit 1"}}) == 1
 
 
-def test_a_way_of_feeding_hands_over_every_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("arm", ["astraml, local", "torch over parquet"])
+def test_a_way_of_feeding_hands_over_every_row(
+    arm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s3: S3Server
+) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    meter, case = importlib.import_module("feeding.meter"), importlib.import_module("feeding.case")
-    fields = {"arm": "astraml, local", "convert": False, "bucket": "b", "endpoint_url": "", "scratch": ""}
-    sizes = {"rows": 3, "max_length": 4, "batch_size": 2, "epochs": 1, "workers": 1, "step_s": 0.001, "steps": 1}
-    task = case.Case(**fields, **sizes, tokenizer="", classes=("a",))
-    task.write(tmp_path / "case.json")
-    assert case.Case.read(tmp_path / "case.json") == task
-    batches = [(np.array([[5, 6], [7, 0]]), np.array([0, 0])), (np.array([[8]]), np.array([0]))]
-    report = meter.measure(task, (iter(batches) for _ in range(task.passes)))
-    assert [(epoch["rows"], epoch["tokens"]) for epoch in report["epochs"]] == [(3, 4)]
-    assert report["waiting"]["steps"] == 1
+    bucket, cases, meter = (importlib.import_module(f"feeding.{name}") for name in ("bucket", "case", "meter"))
+    name = f"feed-{arm[:5]}"
+    table = bucket.write_rows(write_dataset(tmp_path / "words"), s3.folder / name / "rows", 100)
+    bucket.write_tokenizer(table, tmp_path / "tokenizer.json")
+    words = {"arm": arm, "convert": False, "bucket": name, "endpoint_url": s3.endpoint_url, "scratch": str(tmp_path)}
+    sizes = {"rows": 100, "max_length": 16, "batch_size": 8, "epochs": 2, "workers": 1, "step_s": 0.001, "steps": 3}
+    classes = tuple(sorted(table["label"].unique().to_pylist()))
+    case = cases.Case(**words, **sizes, tokenizer=str(tmp_path / "tokenizer.json"), classes=classes)
+    case.write(tmp_path / "case.json")
+    assert cases.Case.read(tmp_path / "case.json") == case
+    feed = importlib.import_module(f"feeding.{cases.MODULES[arm]}")
+    report = meter.measure(case, feed.epochs(case))
+    tokens = sum(map(len, importlib.import_module("feeding.tokens").Tokens(case).ids(table["text"].to_pylist())))
+    assert [(epoch["rows"], epoch["tokens"]) for epoch in report["epochs"]] == [(100, tokens)] * 2
+    assert report["waiting"]["steps"] == 3

@@ -3,16 +3,18 @@
     python3 -m venv PEERS
     PEERS/bin/pip install "torch>=2.9,<2.14" webdataset datasets tokenizers pyarrow s3fs boto3
     PEERS/bin/pip install --no-deps mosaicml-streaming
-    PEERS/bin/pip install zstandard Brotli python-snappy xxhash
+    PEERS/bin/pip install "torch>=2.9,<2.14" torchvision transformers catalogue zstd Brotli python-snappy xxhash tqdm \\
+        pillow matplotlib paramiko   # what it imports
     python benchmarks/data_feeding.py --data FOLDER --peers-python PEERS/bin/python --rounds 3 --output result.json
 
-FOLDER holds train*.parquet with the columns text and label; its rows are repeated up to `--rows`. The server is
-`rclone serve s3` on this machine. Everyone has the same tokenizer (made of the rows), length limit and batch size, and
-hands over padded ids and classes as tensors; every epoch of every arm must have all rows and the same tokens in all.
-Each loader is first tried with each number of `--workers`, and keeps the better one. Each arm converts the rows into
-its own format, if it has one, once per round; that counts for its first epoch, and imports and the start of Ray do not
-(`start_s`). After the epochs at full speed comes one whose consumer sleeps for `--step-ms` after each batch: waiting is
-the share of that time in which it has no batch. A peer that is not installed is reported as missing.
+FOLDER holds train*.parquet with the columns text and label; its rows are repeated up to `--rows`. The server is `rclone
+serve s3` on this machine. Everyone has the same tokenizer (made of the rows), length limit and batch size, and hands
+over padded ids and classes as tensors; every epoch of every arm must have all rows and the same tokens in all. Each
+loader is first tried with each number of `--workers`, and keeps the better one (a single number is taken untried). Each
+arm converts the rows into its own format, if it has one, once per round; that counts for its first epoch, and imports
+and the start of Ray do not (`start_s`). After the epochs at full speed comes one whose consumer sleeps for `--step-ms`
+after each batch: waiting is the share of that time in which it has no batch. A peer that is not installed is reported
+as missing.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -144,6 +147,7 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             case, (options.peers_python, sys.executable), environment_of(server, Path(home)), Path(home, "runs")
         )
         report: dict[str, Any] = {"machine": describe_machine(), "settings": settings_of(options), "trials": {}}
+        report["peer_versions"] = peer_versions(options.peers_python)
         workers = dict.fromkeys(options.only, min(options.workers))
         for arm in (arm for arm in LOADERS if arm in workers and len(options.workers) > 1):
             workers[arm], report["trials"][arm] = trial(bench, arm, options.workers)
@@ -155,6 +159,19 @@ def measured(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             report["failed"] = {arm: found["said"] for arm, found in last.items() if "failed" in found}
             report["summary"] = summary(report["rounds"])
             yield report
+
+
+def peer_versions(python: str) -> dict[str, str]:
+    """Versions of what the peers' interpreter has, of the packages that matter."""
+    names = "torch mosaicml-streaming webdataset datasets tokenizers pyarrow s3fs boto3"
+    code = f"""
+import json
+from importlib.metadata import distributions
+found = {{d.metadata["Name"]: d.version for d in distributions()}}
+print(json.dumps({{name: found[name] for name in {names.split()!r} if name in found}}))
+"""
+    done = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
 
 
 def settings_of(options: argparse.Namespace) -> dict[str, Any]:

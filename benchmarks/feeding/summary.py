@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 __all__ = ["better_workers", "figures_of", "summary"]
 
 OURS = ("astraml, ray", "astraml, local")
+TIMES = ("first_batch_s", "first_epoch_s", "later_epoch_s")
 Figures = dict[str, float]
 
 
@@ -46,44 +47,47 @@ def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Medians of every arm, the limits, and how many times as long a peer takes as each of ours, round by round.
 
     Args:
-        rounds: Of each, `figures` by arm and `limits` as limits.limits gives them.
+        rounds: Of each, `figures` by arm and `limits` as limits.limits gives them. An arm that failed in a round has
+            none there, and its medians are of the other rounds: `rounds` tells how many.
     """
-    arms = [name for name in rounds[0]["figures"] if all(name in one["figures"] for one in rounds)]
-    names = rounds[0]["figures"][arms[0]]
+    worked = {arm: [one for one in rounds if arm in one["figures"]] for of in rounds for arm in of["figures"]}
+    names = list(next(iter(rounds[0]["figures"].values())))
     limits = {
-        name: _median(rounds, lambda one, name=name: one["limits"]["rows_per_second"][name])
+        name: _rounded(one["limits"]["rows_per_second"][name] for one in rounds)
         for name in rounds[0]["limits"]["rows_per_second"]
     }
     return {
-        "medians": {
-            arm: {name: _median(rounds, lambda one, arm=arm, name=name: one["figures"][arm][name]) for name in names}
-            for arm in arms
-        },
+        "rounds": {arm: len(of) for arm, of in worked.items()},
+        "medians": {arm: {name: _median(of, arm, name) for name in names} for arm, of in worked.items()},
         "limits_rows_per_second": limits,
-        "share_of_the_lowest_limit": {arm: _median(rounds, lambda one, arm=arm: _share(one, arm)) for arm in arms},
-        "times_as_long_as": {
-            ours: {
-                name: {
-                    arm: _median(
-                        rounds,
-                        lambda one, ours=ours, arm=arm, name=name: (
-                            one["figures"][arm][name] / one["figures"][ours][name]
-                        ),
-                    )
-                    for arm in arms
-                    if arm != ours
-                }
-                for name in ("first_batch_s", "first_epoch_s", "later_epoch_s")
-            }
-            for ours in OURS
-            if ours in arms
+        "share_of_the_lowest_limit": {
+            arm: _rounded(one["figures"][arm]["rows_per_second"] / _lowest(one) for one in of)
+            for arm, of in worked.items()
         },
+        "times_as_long_as": {ours: _ratios(worked, ours) for ours in OURS if ours in worked},
     }
 
 
-def _share(one: dict[str, Any], arm: str) -> float:
-    return float(one["figures"][arm]["rows_per_second"] / min(one["limits"]["rows_per_second"].values()))
+def _ratios(worked: Mapping[str, Sequence[dict[str, Any]]], ours: str) -> dict[str, dict[str, float]]:
+    """By time and peer, the peer's to ours, in the rounds that have both."""
+    both = {arm: [one for one in of if ours in one["figures"]] for arm, of in worked.items() if arm != ours}
+    return {
+        name: {
+            arm: _rounded(one["figures"][arm][name] / one["figures"][ours][name] for one in of)
+            for arm, of in both.items()
+            if of
+        }
+        for name in TIMES
+    }
 
 
-def _median(rounds: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], float]) -> float:
-    return float(f"{statistics.median(of(one) for one in rounds):.4g}")
+def _lowest(one: dict[str, Any]) -> float:
+    return float(min(one["limits"]["rows_per_second"].values()))
+
+
+def _median(rounds: Sequence[dict[str, Any]], arm: str, name: str) -> float:
+    return _rounded(one["figures"][arm][name] for one in rounds)
+
+
+def _rounded(values: Iterable[float]) -> float:
+    return float(f"{statistics.median(values):.4g}")

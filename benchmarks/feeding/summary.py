@@ -21,17 +21,19 @@ def figures_of(report: dict[str, Any], conversion_s: float, text_bytes: float) -
         conversion_s: Of writing the arm's own format, seconds; it counts for the first epoch.
         text_bytes: Of the texts of an epoch.
     """
-    first, *later = report["epochs"]
-    last = later[-1] if later else first
+    first, *rest = report["epochs"]
+    # All later ones: the first of them may have come while the first epoch was still awaited.
+    later = rest or [first]
+    seconds = statistics.mean(one["seconds"] for one in later)
     return {
         "start_s": report["start_s"],
         "conversion_s": conversion_s,
         "first_batch_s": first["first_batch_s"],
         "first_epoch_s": conversion_s + first["seconds"],
-        "later_epoch_s": last["seconds"],
-        "gap_s": last["first_batch_s"],
-        "rows_per_second": last["rows"] / last["seconds"],
-        "mb_per_second": text_bytes / last["seconds"] / 1e6,
+        "later_epoch_s": seconds,
+        "gap_s": statistics.median(one["first_batch_s"] for one in later),
+        "rows_per_second": first["rows"] / seconds,
+        "mb_per_second": text_bytes / seconds / 1e6,
         "waiting_share": report["waiting"]["share"] if "waiting" in report else 0.0,
         "peak_mb": report["peak_mb"],
     }

@@ -15,6 +15,9 @@ from typing import Any
 
 import pytest
 
+from astraml_ray.cli.s3_server import S3Server
+from tests.conftest import write_dataset
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -97,3 +100,46 @@ def test_the_benchmark_of_the_service_explains_itself() -> None:
         [sys.executable, str(BENCHMARKS / "service.py"), "--help"], check=True, capture_output=True, text=True
     )
     assert "--quick" in done.stdout
+
+
+def test_every_way_of_feeding_is_judged_by_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    summaries: Any = importlib.import_module("feeding.summary")
+    epochs = [{"first_batch_s": 1.0, "seconds": 4.0, "rows": 8}, {"first_batch_s": 0.5, "seconds": 2.0, "rows": 8}]
+    report = {"epochs": epochs, "start_s": 9.0, "peak_mb": 1.0}
+    ours = summaries.figures_of(report, 0.0, 2e6)
+    assert (ours["first_epoch_s"], ours["rows_per_second"], ours["mb_per_second"], ours["gap_s"]) == (
+        4.0,
+        4.0,
+        1.0,
+        0.5,
+    )
+    peer = summaries.figures_of(report, 2.0, 2e6)
+    limits = {"rows_per_second": {"tokenising": 8.0, "decoding": 80.0}}
+    of_round = {"figures": {"astraml, ray": ours, "webdataset": peer}, "limits": limits}
+    found = summaries.summary([of_round, of_round])
+    assert found["times_as_long_as"]["astraml, ray"]["first_epoch_s"] == {"webdataset": 1.5}
+    assert found["share_of_the_lowest_limit"]["webdataset"] == 0.5
+    assert summaries.better_workers({1: report, 2: {"failed": "exit 1"}}) == 1
+
+
+@pytest.mark.parametrize("arm", ["astraml, local", "torch over parquet"])
+def test_a_way_of_feeding_hands_over_every_row(
+    arm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s3: S3Server
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    bucket, cases, meter = (importlib.import_module(f"feeding.{name}") for name in ("bucket", "case", "meter"))
+    name = f"feed-{arm[:5]}"
+    table = bucket.write_rows(write_dataset(tmp_path / "words"), s3.folder / name / "rows", 100)
+    bucket.write_tokenizer(table, tmp_path / "tokenizer.json")
+    words = {"arm": arm, "convert": False, "bucket": name, "endpoint_url": s3.endpoint_url, "scratch": str(tmp_path)}
+    sizes = {"rows": 100, "max_length": 16, "batch_size": 8, "epochs": 2, "workers": 1, "step_s": 0.001, "steps": 3}
+    classes = tuple(sorted(table["label"].unique().to_pylist()))
+    case = cases.Case(**words, **sizes, tokenizer=str(tmp_path / "tokenizer.json"), classes=classes)
+    case.write(tmp_path / "case.json")
+    assert cases.Case.read(tmp_path / "case.json") == case
+    feed = importlib.import_module(f"feeding.{cases.MODULES[arm]}")
+    report = meter.measure(case, feed.epochs(case))
+    tokens = sum(map(len, importlib.import_module("feeding.tokens").Tokens(case).ids(table["text"].to_pylist())))
+    assert [(epoch["rows"], epoch["tokens"]) for epoch in report["epochs"]] == [(100, tokens)] * 2
+    assert report["waiting"]["steps"] == 3

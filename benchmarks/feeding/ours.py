@@ -1,0 +1,53 @@
+"""What both of our arms share: the rows of the bucket as a reader, and tables as tensors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from astraml_ray.data.blocks import BlockReader
+from astraml_ray.data.encoding.text import TextEncoder
+from astraml_ray.data.microbatches import MicroBatch, micro_batches
+from astraml_ray.data.prepare import build_manifest
+from astraml_ray.spec.dataset import DatasetSpec
+from astraml_ray.training.batching import Cut, collate
+from feeding.case import Case
+from feeding.meter import Batches
+from feeding.tokens import PAD
+
+__all__ = ["fed", "reader_of"]
+
+
+def reader_of(case: Case) -> BlockReader:
+    """Lists and scans the bucket, as a run does before it starts."""
+    rows = f"s3://{case.bucket}/rows"
+    spec = DatasetSpec(train=f"{rows}/train", validation=f"{rows}/validation")
+    manifest = build_manifest(spec, task="text-classification", cache=Path(case.scratch, "cache"))
+    encoder = TextEncoder(
+        Path(case.tokenizer).read_text(), "text-classification", case.max_length, manifest.labels, unknown_token="[UNK]"
+    )
+    return BlockReader(manifest, manifest.splits["train"], encoder, 0, case.batch_size, 1)
+
+
+def fed(case: Case, reader: BlockReader, tables: Iterable[pa.Table]) -> Iterator[Batches]:
+    """Tables of the stream as the worker takes them, epoch by epoch."""
+    batches = micro_batches(
+        tables,
+        schema=reader.encoder.schema,
+        rows_per_epoch=reader.split.total_rows,
+        batch_size=case.batch_size,
+        epochs=case.passes,
+    )
+    for _, of_epoch in itertools.groupby(batches, key=lambda batch: batch.epoch):
+        yield _tensors(of_epoch)
+
+
+def _tensors(batches: Iterator[MicroBatch]) -> Iterator[tuple[Any, Any]]:
+    whole = Cut(overhead=1 << 30, most=1 << 30)  # one padded tensor per batch, as the peers make
+    for micro in batches:
+        (batch,) = collate(micro.table, whole, per_token=False, pad_id=PAD)
+        yield batch.inputs["input_ids"], batch.labels

@@ -1,0 +1,22 @@
+"""AstraML's stream of one Ray Data execution over all epochs, taken as a worker takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from astraml_ray.data.microbatches import Position
+from astraml_ray.data.stream import ray_stream
+from feeding.case import Case
+from feeding.meter import Batches
+from feeding.ours import fed, reader_of
+from feeding.rays import runtime
+
+__all__ = ["epochs", "runtime"]
+
+
+def epochs(case: Case) -> Iterator[Batches]:
+    """The epochs of a run."""
+    reader = reader_of(case)
+    stream = ray_stream(reader, epochs=case.passes, position=Position())
+    (part,) = stream.streaming_split(1, equal=False)
+    return fed(case, reader, part.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))

@@ -1,0 +1,44 @@
+"""Ray Data as its guide shows it: read_parquet, map_batches, and iter_torch_batches anew for each epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+
+from feeding.case import Case
+from feeding.meter import Batches
+from feeding.rays import runtime
+from feeding.tokens import Tokens
+from feeding.torch_parquet import filesystem
+
+__all__ = ["epochs", "runtime"]
+
+
+def epochs(case: Case) -> Iterator[Batches]:
+    """Files in a random order, and rows out of a buffer."""
+    tokens = Tokens(case)
+
+    def tokenise(rows: pa.Table) -> pa.Table:
+        ids = pa.array(tokens.ids(rows["text"].to_pylist()), pa.list_(pa.int32()))
+        return pa.table({"ids": ids, "label": rows["label"]})
+
+    def padded(batch: dict[str, Any]) -> Any:
+        return tokens.padded(batch["ids"], batch["label"])
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    read = ray.data.read_parquet(
+        f"{case.bucket}/rows/train", filesystem=filesystem(case), columns=["text", "label"], shuffle="files"
+    )
+    dataset = read.map_batches(tokenise, batch_format="pyarrow")
+    for _ in range(case.passes):
+        yield iter(
+            dataset.iter_torch_batches(
+                batch_size=case.batch_size,
+                collate_fn=padded,
+                local_shuffle_buffer_size=32 * case.batch_size,
+                prefetch_batches=2,
+            )
+        )

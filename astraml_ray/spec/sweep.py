@@ -188,8 +188,14 @@ class Sweep(SpecModel):
         return self.trials
 
     def point(self, number: int) -> dict[str, Any]:
-        """The parameters of trial `number` (from 0) of a grid or a random search: a function of that alone."""
+        """The parameters of trial `number` (from 0) of a grid or a random search: a function of that alone.
+
+        A grid whose trials are compared with those before them is walked in a mixed order: in the order of its lists,
+        each trial may well be the best so far, and none would be stopped.
+        """
         if self.kind == "grid":
+            if self.scheduler != "none":
+                number = self.keyed("grid").sample(range(self.grid_size), self.count)[number]
             lists = [found.values() or [] for found in self.parameters.values()]
             values = next(itertools.islice(itertools.product(*lists), number, None))
             return dict(zip(self.parameters, values, strict=True))

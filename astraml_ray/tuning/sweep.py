@@ -62,6 +62,9 @@ def prepare_sweep(
     sweep, goal = spec.sweep, goal_of(spec)
     assert sweep is not None
     inputs, warnings = prepare(watching(spec, goal), settings, secrets=secrets)
+    if spec.hyperparams.early_stopping is None:
+        # Trials have one that never fires, so that the sweep's metric picks their best model.
+        warnings = [warning for warning in warnings if not warning.param.startswith("/hyperparams/early_stopping")]
     inputs = replace(inputs, spec=inputs.spec.model_copy(update={"sweep": sweep}))
     check_preparation(inputs, spec.canonical(), goal, settings)
     evaluations = evaluations_of(inputs.spec, inputs.train_rows)

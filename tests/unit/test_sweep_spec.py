@@ -152,8 +152,11 @@ def test_a_grid_has_every_point_once() -> None:
     parameters = {"hyperparams.batch_size": {"choice": [8, 16]}, "seed": {"int_uniform": [1, 7, 3]}}
     found = sweep_of(parameters=parameters, trials=None)
     assert (found.kind, found.count) == ("grid", 6)
-    points = [found.point(number) for number in range(6)]
-    assert [tuple(point.values()) for point in points] == [(b, s) for b in (8, 16) for s in (1, 4, 7)]
+    everything = [(b, s) for b in (8, 16) for s in (1, 4, 7)]
+    mixed = [tuple(found.point(number).values()) for number in range(6)]
+    assert (sorted(mixed), mixed != everything) == (everything, True)
+    plain = sweep_of(parameters=parameters, trials=None, scheduler="none")
+    assert [tuple(plain.point(number).values()) for number in range(6)] == everything
     assert sweep_of(parameters=parameters, trials=4, algorithm="grid").count == 4
 
 

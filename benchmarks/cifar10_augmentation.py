@@ -27,9 +27,9 @@ import torch
 
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.images import ImageEncoder
+from astraml_ray.data.images.mixing import mixings_of
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, micro_batches
-from astraml_ray.data.mixing import mixings_of
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.job import JobSpec

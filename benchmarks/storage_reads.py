@@ -30,8 +30,8 @@ from botocore.credentials import Credentials
 from machine import describe_machine
 
 from astraml_ray.cli.s3_server import S3Server, serve_s3
-from astraml_ray.data.credentials import OWN
-from astraml_ray.data.objects import describe, open_object
+from astraml_ray.data.storage.credentials import OWN
+from astraml_ray.data.storage.objects import describe, open_object
 
 GROUPS, GROUP_ROWS, SMALL, LINES_BYTES = 8, 8_000, 100, 8 << 20
 Read = Callable[[str, int], int]

@@ -16,7 +16,7 @@ import anyio
 
 from astraml_ray.api.answers import iso_time
 from astraml_ray.api.errors import ArtifactNotFoundError, RangeNotSatisfiableError
-from astraml_ray.data.objects import join, reading, resolve
+from astraml_ray.data.storage.objects import join, reading, resolve
 
 __all__ = ["MAX_LISTED", "ArtifactFile", "byte_range", "disposition", "find_artifact", "list_artifacts", "read_part"]
 

@@ -1,4 +1,4 @@
-"""The shapes of what a dataset holds, for OpenAPI; data.inspection tells what each key means."""
+"""The shapes of what a dataset holds, for OpenAPI; data.inspection.inspect tells what each key means."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Inspection(OpenShape):
 
 
 class Preview(OpenShape):
-    """Training rows before and after augmentation; data.previewing tells what each key means."""
+    """Training rows before and after augmentation; data.inspection.preview tells what each key means."""
 
     kind: Literal["texts", "pairs", "words", "images"]
     epoch: int

@@ -17,7 +17,7 @@ from astraml_ray.cli.quantities import size
 from astraml_ray.errors import DataError, Problem, SpecError, StorageError
 
 if TYPE_CHECKING:
-    from astraml_ray.data.inspection import Progress
+    from astraml_ray.data.inspection.inspect import Progress
     from astraml_ray.spec import JobSpec
 
 __all__ = ["data"]
@@ -95,7 +95,7 @@ def inspect(
 
 
 def _inspect_here(spec: JobSpec, limit: int | None) -> dict[str, Any]:
-    from astraml_ray.data.inspection import inspect_dataset
+    from astraml_ray.data.inspection.inspect import inspect_dataset
 
     line = _ProgressLine()
     try:
@@ -166,7 +166,7 @@ def preview(
         raise click.UsageError(f"--project takes --augmentation {', '.join(_NAMES)}, and -n {_MOST_THERE} at most")
 
     def here() -> dict[str, Any]:
-        from astraml_ray.data.previewing import preview_dataset
+        from astraml_ray.data.inspection.preview import preview_dataset
         from astraml_ray.settings import load_settings
 
         flags: dict[str, Any] = {} if augmentation is None else {"augmentation": read_augmentation(augmentation)}

@@ -33,7 +33,7 @@ def image_preview_html(found: Json) -> str:
     """One page that needs no other file: each row before, and beside it in epoch after epoch.
 
     Args:
-        found: What data.previewing.preview_dataset gives of images.
+        found: What data.inspection.preview.preview_dataset gives of images.
     """
     page = (files("astraml_ray.cli") / "plots" / "preview.html").read_text(encoding="utf-8")
     parts = {

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from astraml_ray.cli.quantities import printable
-from astraml_ray.data.previews import Piece, mark_changes
+from astraml_ray.data.inspection.previews import Piece, mark_changes
 
 __all__ = ["preview_html", "preview_page"]
 

@@ -63,7 +63,7 @@ def train_spec(spec: JobSpec, storage: str, process: Settings) -> dict[str, Any]
     apply_ray_environment()
     stop = Stop()
     stop_on_signals(stop)
-    from astraml_ray.data.objects import join
+    from astraml_ray.data.storage.objects import join
     from astraml_ray.training.preparation import prepare
     from astraml_ray.training.run_folder import RunFolder
     from astraml_ray.training.runner import new_run_id
@@ -101,7 +101,7 @@ def find_run(name: str, storage: str) -> RunFolder:
     Raises:
         StorageError: There is none.
     """
-    from astraml_ray.data.objects import join
+    from astraml_ray.data.storage.objects import join
     from astraml_ray.errors import StorageError
     from astraml_ray.training.run_folder import RunFolder
 

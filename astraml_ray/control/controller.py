@@ -24,7 +24,7 @@ from astraml_ray.control.notifying import Notifier
 from astraml_ray.control.reconciliation import Action, Admit, End, Explain, Kill, Launch, decide, held_by_nobody
 from astraml_ray.control.reports import begin_run, store_report
 from astraml_ray.control.watching import Watch
-from astraml_ray.data.objects import join
+from astraml_ray.data.storage.objects import join
 from astraml_ray.errors import StaleLeaseError, StoreError, TransitionError
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.access import GpuTime, begin_gpu_time, end_gpu_time, gpu_time_since

@@ -8,9 +8,9 @@ from dataclasses import asdict
 from typing import Any
 
 from astraml_ray.control.run_secrets import check_endpoint
-from astraml_ray.data.inspection import inspect_dataset
+from astraml_ray.data.inspection.inspect import inspect_dataset
+from astraml_ray.data.inspection.preview import preview_dataset, within
 from astraml_ray.data.manifest import Manifest, Split
-from astraml_ray.data.previewing import preview_dataset, within
 from astraml_ray.settings import load_settings
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.loading import parse_spec
@@ -79,7 +79,7 @@ def inspect(document: dict[str, Any], *, limit: int, secrets: Callable[[str], st
 def preview(
     document: dict[str, Any], *, rows: int, draws: int, secrets: Callable[[str], str] | None = None
 ) -> dict[str, Any]:
-    """What augmentation makes of the first training rows of a spec; see data.previewing.
+    """What augmentation makes of the first training rows of a spec; see data.inspection.preview.
 
     Args:
         document: The spec.

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from astraml_ray.access.denials import SecretGrantError
 from astraml_ray.access.targets import AllowedTargets, check_url
-from astraml_ray.data.credentials import parse_credentials
 from astraml_ray.data.masking import Masker
+from astraml_ray.data.storage.credentials import parse_credentials
 from astraml_ray.errors import DataError
 from astraml_ray.settings import load_settings
 from astraml_ray.spec import JobSpec

@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 
 from astraml_ray.data.encoding.encoder import Encoder
 from astraml_ray.data.encoding.schema import RowError, head, padding_rows
+from astraml_ray.data.images.mixing import mixings_of, partners_of, with_partners
 from astraml_ray.data.kept_tokens import TokenKeep, classes_of, widened
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest, Split
-from astraml_ray.data.mixing import mixings_of, partners_of, with_partners
 from astraml_ray.data.partners import partners
 from astraml_ray.data.plan import Block, owned_by, permutation
 from astraml_ray.data.rows import read_rows, row_place

@@ -7,10 +7,10 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
 
-from astraml_ray.data.credentials import Access
-from astraml_ray.data.objects import ObjectInfo
 from astraml_ray.data.prepare import objects_by_split
 from astraml_ray.data.splits import SPLITS
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.spec.dataset import DatasetSpec
 
 __all__ = ["digest_of", "listing_digest"]

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from astraml_ray.data.columns import Target
-from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats import Fragment
-from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo
 
 __all__ = ["LeftOut", "Manifest", "Split"]
 

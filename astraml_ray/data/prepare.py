@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from astraml_ray.data.bad_data.tolerance import judge
 from astraml_ray.data.columns import find_columns
-from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats import Fragment, format_of, formats_of, fragments_of, mended_schema, schema_of
 from astraml_ray.data.manifest import Manifest, Split
-from astraml_ray.data.objects import ObjectInfo, list_objects
 from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragment, scan_fragments
 from astraml_ray.data.splits import SPLITS, assign_splits, data_objects
-from astraml_ray.data.tolerance import judge
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo, list_objects
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import DatasetSpec
 from astraml_ray.spec.job import Task

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.bad_rows import BadRow, CheckImage, find_bad_rows
+from astraml_ray.data.bad_data.rows import BadRow, CheckImage, find_bad_rows
 from astraml_ray.data.columns import Target
 from astraml_ray.data.formats import Fragment, Mended, place_of, read_fragment, read_mended
 from astraml_ray.data.manifest import Manifest, Split

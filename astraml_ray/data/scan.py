@@ -16,10 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.bad_rows import UNREADABLE, BadRow, BadRows
+from astraml_ray.data.bad_data.rows import UNREADABLE, BadRow, BadRows
 from astraml_ray.data.columns import Target
 from astraml_ray.data.formats import Bounds, Fragment, place_of, read_fragment, rows_lost
-from astraml_ray.data.image_faults import decode_fault, header_fault
+from astraml_ray.data.images.faults import decode_fault, header_fault
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.rows import hash_rows, read_checked
 from astraml_ray.data.values import plain_strings

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from astraml_ray.data.credentials import OWN, Access
-from astraml_ray.data.objects import ObjectInfo, resolve
+from astraml_ray.data.storage.credentials import OWN, Access
+from astraml_ray.data.storage.objects import ObjectInfo, resolve
 from astraml_ray.errors import DataError
 
 __all__ = ["IMAGE_SUFFIXES", "SPLITS", "assign_splits", "data_objects", "split_of"]

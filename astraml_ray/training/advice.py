@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from astraml_ray.data.bad_data.tolerance import counted_reasons
 from astraml_ray.data.manifest import Manifest
-from astraml_ray.data.tolerance import counted_reasons
 from astraml_ray.errors import Problem
 from astraml_ray.spec.dataset import BadRowPolicy
 from astraml_ray.spec.job import JobSpec

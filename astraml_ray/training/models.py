@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
-from astraml_ray.data.objects import list_objects, reading, resolve
+from astraml_ray.data.storage.objects import list_objects, reading, resolve
 from astraml_ray.errors import ModelError
 from astraml_ray.settings import configs_folder
 from astraml_ray.spec.hyperparams import Hyperparams

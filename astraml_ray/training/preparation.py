@@ -13,15 +13,15 @@ import pyarrow as pa
 from transformers import AutoConfig, AutoTokenizer
 
 from astraml_ray.data.augmentation.lexicons import read_lexicons
+from astraml_ray.data.bad_data.quarantine import quarantined
 from astraml_ray.data.encoding.encoder import Encoder, encoder_from_plain, encoder_to_plain
 from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.data.encoding.words import WordEncoder, separate_words
+from astraml_ray.data.images.mixing import mixings_of
 from astraml_ray.data.manifest import Manifest
-from astraml_ray.data.mixing import mixings_of
 from astraml_ray.data.plan import epoch_blocks
 from astraml_ray.data.prepare import build_manifest
-from astraml_ray.data.quarantine import quarantined
 from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import DataError, ModelError, Problem, SpecError
 from astraml_ray.settings import Settings

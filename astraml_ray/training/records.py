@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from astraml_ray.data.objects import resolve
+from astraml_ray.data.storage.objects import resolve
 from astraml_ray.training.run_folder import RunFolder
 
 __all__ = ["Recorder", "now"]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from astraml_ray.data.objects import join, resolve
+from astraml_ray.data.storage.objects import join, resolve
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
 
 __all__ = ["RunFolder"]

@@ -14,7 +14,7 @@ import pytest
 from astraml_ray.api.artifacts import byte_range, disposition
 from astraml_ray.api.errors import RangeNotSatisfiableError
 from astraml_ray.cli.s3_server import S3Server
-from astraml_ray.data.s3 import RetryingS3
+from astraml_ray.data.storage.s3 import RetryingS3
 from tests.api.conftest import Api, serving
 
 DATA = bytes(range(256)) * 10_000  # more than one chunk

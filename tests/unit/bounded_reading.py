@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import zstandard
 
-from astraml_ray.data.credentials import OWN
 from astraml_ray.data.formats import formats_of, fragments_of, read_fragment
-from astraml_ray.data.objects import list_objects
+from astraml_ray.data.storage.credentials import OWN
+from astraml_ray.data.storage.objects import list_objects
 
 LINES = {
     "jsonl": "".join(json.dumps({"text": f"{i} " + "word " * 190, "label": i % 7}) + "\n" for i in range(1000)),

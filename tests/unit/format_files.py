@@ -15,10 +15,10 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import zstandard
 
-from astraml_ray.data.credentials import OWN
 from astraml_ray.data.formats import Fragment, formats_of, fragments_of, read_fragment
-from astraml_ray.data.objects import list_objects
 from astraml_ray.data.splits import data_objects
+from astraml_ray.data.storage.credentials import OWN
+from astraml_ray.data.storage.objects import list_objects
 
 Writer = Callable[[pa.Table, Path], None]
 

@@ -17,6 +17,7 @@ import pytest
 import zstandard
 
 from astraml_ray.data import formats
+from astraml_ray.data.bad_data.quarantine import quarantined
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
@@ -25,7 +26,6 @@ from astraml_ray.data.kept_tokens import TokenKeep
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.microbatches import local_blocks
 from astraml_ray.data.prepare import build_manifest
-from astraml_ray.data.quarantine import quarantined
 from astraml_ray.data.rows import row_place
 from astraml_ray.data.sampling import make_sampler
 from astraml_ray.spec.loading import parse_spec

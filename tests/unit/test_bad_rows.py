@@ -25,16 +25,16 @@ from rich.console import Console
 from astraml_ray.cli.plan_page import plan_page
 from astraml_ray.control.dry_run import dry_run
 from astraml_ray.data import formats
-from astraml_ray.data.bad_rows import find_bad_rows
+from astraml_ray.data.bad_data.quarantine import quarantined
+from astraml_ray.data.bad_data.rows import find_bad_rows
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.schema import PADDING
 from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
-from astraml_ray.data.image_faults import decode_fault, header_fault
+from astraml_ray.data.images.faults import decode_fault, header_fault
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.microbatches import Position, local_blocks, micro_batches
 from astraml_ray.data.prepare import build_manifest
-from astraml_ray.data.quarantine import quarantined
 from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import DataError
 from astraml_ray.settings import load_settings

@@ -19,11 +19,11 @@ import pytest
 from astraml_ray.access.fields import field_of
 from astraml_ray.access.inline_secrets import SECRET_NAME
 from astraml_ray.cli.s3_server import serve_s3
-from astraml_ray.data.credentials import Access, parse_credentials
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.masking import Masker, mask_data, maskable_parts
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.data.rows import read_rows
+from astraml_ray.data.storage.credentials import Access, parse_credentials
 from astraml_ray.errors import AstraError, DataError, SpecError
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.dataset import DatasetSpec

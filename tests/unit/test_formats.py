@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.data.formats import Bounds
-from astraml_ray.data.inspection import inspect_dataset
+from astraml_ray.data.inspection.inspect import inspect_dataset
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.data.rows import read_rows

@@ -12,11 +12,11 @@ import pytest
 import zstandard
 from PIL import Image
 
-from astraml_ray.data.credentials import OWN
 from astraml_ray.data.formats import format_of
 from astraml_ray.data.formats.recognise import content_of, name_of
-from astraml_ray.data.objects import describe
 from astraml_ray.data.splits import data_objects, split_of
+from astraml_ray.data.storage.credentials import OWN
+from astraml_ray.data.storage.objects import describe
 from astraml_ray.errors import DataError
 from tests.conftest import word_rows
 from tests.unit.format_files import delimited, jsonl, rows_at, shard

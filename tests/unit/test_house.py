@@ -56,7 +56,8 @@ def test_cluster_settings_agree() -> None:
 def test_version_and_no_module_imports_torch_below_training() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", astraml_ray.__version__)
     for file in FILES:
-        if file.parent.name in ("spec", "data", "astraml_ray") and not file.name.startswith("image_"):
+        floor = file.relative_to(ROOT / "astraml_ray").parts[0]
+        if floor in ("spec", "data", "errors.py", "settings.py") and file.parent != ROOT / "astraml_ray/data/images":
             imported = [
                 alias.name
                 for node in ast.walk(ast.parse(file.read_text()))

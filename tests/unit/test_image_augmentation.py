@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.images import ImageEncoder, pixels_of
-from astraml_ray.data.image_augmentation import AUGMENTATIONS, augment_images
-from astraml_ray.data.image_operations import OPERATIONS, apply_operations
+from astraml_ray.data.images.augmentation import AUGMENTATIONS, augment_images
+from astraml_ray.data.images.operations import OPERATIONS, apply_operations
 from astraml_ray.data.keyed import row_keys, uniforms, uniforms_of
 from astraml_ray.data.microbatches import Position, local_blocks
 from astraml_ray.errors import SpecError
@@ -131,7 +131,7 @@ def test_geometry_turns_and_crops_as_far_as_it_should() -> None:
 @pytest.mark.parametrize("place", range(len(OPERATIONS)), ids=OPERATIONS)
 def test_the_operations_of_the_policies_at_nothing_change_nothing(place: int) -> None:
     """At the magnitude 0 each operation leaves an image that has all levels as it is."""
-    from astraml_ray.data.image_policies import _amounts
+    from astraml_ray.data.images.policies import _amounts
 
     images = torch.from_numpy(NOISE).permute(0, 3, 1, 2).float() / 255
     images[:, :, 0, 0], images[:, :, 0, 1] = 0, 1
@@ -282,6 +282,6 @@ def test_wrong_fields_are_refused_with_their_place(wrong: dict[str, Any]) -> Non
 
 
 def test_an_encoder_of_plain_rows_needs_no_torch() -> None:
-    code = "import sys, astraml_ray.data.blocks, astraml_ray.data.mixing; sys.exit('torch' in sys.modules)"
+    code = "import sys, astraml_ray.data.blocks, astraml_ray.data.images.mixing; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert replace(ImageEncoder(2, 2, ("a",)), mixes=True).schema.names[-1] == "partner_weight"

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from astraml_ray.cli.main import main
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.data.formats import Bounds
-from astraml_ray.data.inspection import Progress, inspect_dataset
-from astraml_ray.data.lengths import LengthTally
-from astraml_ray.data.repeats import RowHashes
+from astraml_ray.data.inspection.inspect import Progress, inspect_dataset
+from astraml_ray.data.inspection.lengths import LengthTally
+from astraml_ray.data.inspection.repeats import RowHashes
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns, DatasetSpec
 from tests.conftest import write_dataset
@@ -218,7 +218,7 @@ def test_tagged_words_are_told_with_their_tags(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_no_classes_are_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("astraml_ray.data.counts.MAX_CLASSES", 50)
+    monkeypatch.setattr("astraml_ray.data.inspection.counts.MAX_CLASSES", 50)
     write(tmp_path / "train.parquet", [(f"text {i}", f"id {i}") for i in range(60)], group=60)
     write(tmp_path / "test.parquet", [(f"other {i}", f"id {100 + i}") for i in range(10)])
     found = inspect(tmp_path)

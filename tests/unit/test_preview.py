@@ -21,9 +21,9 @@ from astraml_ray.data.augmentation.draws import Means
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
+from astraml_ray.data.inspection.previews import mark_changes, preview
 from astraml_ray.data.microbatches import local_blocks, micro_batches
 from astraml_ray.data.prepare import build_manifest
-from astraml_ray.data.previews import mark_changes, preview
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.text_augmentation import TEXT_PRESETS
 from tests.conftest import word_rows, write_dataset

@@ -23,9 +23,9 @@ from astraml_ray.cli.main import main
 from astraml_ray.data import plan
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.images import ImageEncoder, pixels_of
+from astraml_ray.data.inspection.preview import preview_dataset, within
 from astraml_ray.data.plan import run_blocks
 from astraml_ray.data.prepare import build_manifest
-from astraml_ray.data.previewing import preview_dataset, within
 from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import DataError, SpecError
 from astraml_ray.spec import JobSpec

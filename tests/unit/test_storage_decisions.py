@@ -16,11 +16,11 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, NoCredentialsError
 from fsspec.asyn import get_loop
 
-from astraml_ray.data.listing import list_keys, stems
-from astraml_ray.data.ranged import Footers, RangedFile, window_of
-from astraml_ray.data.retries import Failure, FailureKind, RetryBudget, RetryPolicy
-from astraml_ray.data.s3 import PART_BYTES, part_size
-from astraml_ray.data.storage_errors import WrongLengthError, failure_of
+from astraml_ray.data.storage.failures import WrongLengthError, failure_of
+from astraml_ray.data.storage.listing import list_keys, stems
+from astraml_ray.data.storage.ranged import Footers, RangedFile, window_of
+from astraml_ray.data.storage.retries import Failure, FailureKind, RetryBudget, RetryPolicy
+from astraml_ray.data.storage.s3 import PART_BYTES, part_size
 from astraml_ray.errors import SpecError
 from astraml_ray.settings import load_settings
 

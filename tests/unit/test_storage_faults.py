@@ -15,14 +15,14 @@ import pytest
 
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.data import formats
-from astraml_ray.data.credentials import Access
 from astraml_ray.data.encoding.schema import HEAD
 from astraml_ray.data.formats import fragments_of, read_fragment
 from astraml_ray.data.manifest import Manifest
-from astraml_ray.data.objects import ObjectInfo, describe, list_objects, open_object, resolve
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.data.rows import read_rows
-from astraml_ray.data.s3 import RetryingS3
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo, describe, list_objects, open_object, resolve
+from astraml_ray.data.storage.s3 import RetryingS3
 from astraml_ray.data.stream import _read_or_report
 from astraml_ray.errors import AstraError, DataError, InfrastructureError, StorageOutageError
 from astraml_ray.spec.loading import parse_spec

@@ -18,9 +18,9 @@ from astraml_ray.data.augmentation.draws import Means
 from astraml_ray.data.augmentation.lexicons import read_lexicons
 from astraml_ray.data.augmentation.texts import augment_texts, augment_words
 from astraml_ray.data.augmentation.words import OF_WORDS
-from astraml_ray.data.credentials import OWN
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.partners import partners
+from astraml_ray.data.storage.credentials import OWN
 from astraml_ray.errors import DataError
 from astraml_ray.spec.augmentation import Augmentation, augmentations_of, misfits
 from astraml_ray.spec.text_augmentation import TextAugmentation

@@ -6,8 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from astraml_ray.data.credentials import Access
-from astraml_ray.data.objects import describe, open_object
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import describe, open_object
 from astraml_ray.errors import DataError
 from astraml_ray.spec.augmentation import Augmentation
 from astraml_ray.spec.text_augmentation import RandomInsertion, Synonym

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from astraml_ray.data.encoding.pixels import UnreadableImage, decode_image
 from astraml_ray.data.encoding.schema import HEAD, IGNORED, RowError, head
-from astraml_ray.data.mixing import draw_mixtures, mixings_of, weights_of_partners
+from astraml_ray.data.images.mixing import draw_mixtures, mixings_of, weights_of_partners
 from astraml_ray.spec.augmentation import Augmentation
 
 __all__ = ["ImageEncoder", "pixels_of"]
@@ -71,7 +71,7 @@ class ImageEncoder:
             partner_labels = self._class_ids(rows["partner_label"])
         mixtures = draw_mixtures(keys, mixed, mixings_of(augmentations), self.height, self.width)
         if augmentations and not self.on_device:
-            from astraml_ray.data.image_augmentation import augment_and_mix  # needs torch
+            from astraml_ray.data.images.augmentation import augment_and_mix  # needs torch
 
             images = augment_and_mix(images, keys, augmentations, partners, mixtures)
         columns = [*head(positions), _binary(images), pa.array(labels)]

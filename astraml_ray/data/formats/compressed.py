@@ -12,11 +12,11 @@ from typing import IO, Any
 import pyarrow as pa
 import zstandard
 
-from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment
 from astraml_ray.data.formats.lines import Grammar, cut_in_turn, first_record, mend_lines, parse_lines
 from astraml_ray.data.formats.mending import Mended
-from astraml_ray.data.objects import ObjectInfo, open_object
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo, open_object
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["Unpacked", "compressed_format"]

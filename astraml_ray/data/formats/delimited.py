@@ -10,7 +10,7 @@ import pyarrow.csv as pa_csv
 
 from astraml_ray.data.formats.lines import Grammar, first_record
 from astraml_ray.data.formats.mending import Record, lines_of
-from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.storage.objects import ObjectInfo
 
 __all__ = ["CSV", "delimiter_of"]
 

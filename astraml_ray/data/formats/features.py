@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.objects import ObjectInfo, reading
+from astraml_ray.data.storage.objects import ObjectInfo, reading
 from astraml_ray.errors import DataError
 
 __all__ = ["plain_features"]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.mending import Mended
-from astraml_ray.data.objects import ObjectInfo, reading, resolve
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo, reading, resolve
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["Bounds", "FileFormat", "Fragment", "damage_named", "place_of", "read_range", "select_columns"]

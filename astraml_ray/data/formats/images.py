@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, select_columns
-from astraml_ray.data.objects import ObjectInfo, open_object
 from astraml_ray.data.splits import split_of
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo, open_object
 from astraml_ray.errors import DataError
 
 __all__ = ["IMAGE_FOLDER", "class_of"]

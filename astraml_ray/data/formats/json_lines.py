@@ -14,7 +14,7 @@ import pyarrow.json as pa_json
 from astraml_ray.data.formats.lines import Grammar
 from astraml_ray.data.formats.mending import Record, lines_of
 from astraml_ray.data.formats.unify import rows_table
-from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DamagedError
 
 __all__ = ["JSON_ARRAY", "JSON_LINES"]

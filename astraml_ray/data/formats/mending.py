@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from astraml_ray.data.bad_rows import BadRow, failing
+from astraml_ray.data.bad_data.rows import BadRow, failing
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["Mended", "Record", "joined", "lines_of", "mend"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats.features import plain_features
 from astraml_ray.data.formats.fragment import FileFormat, Fragment, damage_named, select_columns
 from astraml_ray.data.formats.mending import Mended
-from astraml_ray.data.objects import ObjectInfo, open_object
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo, open_object
 
 __all__ = ["PARQUET"]
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from astraml_ray.data.formats.lines import Grammar
 from astraml_ray.data.formats.mending import Record, lines_of
-from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.storage.objects import ObjectInfo
 
 __all__ = ["TEXT"]
 

@@ -15,8 +15,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from astraml_ray.data.bad_rows import DAMAGED_FILE, BadRow
-from astraml_ray.data.credentials import Access
+from astraml_ray.data.bad_data.rows import DAMAGED_FILE, BadRow
 from astraml_ray.data.formats.arrow import ARROW
 from astraml_ray.data.formats.compressed import compressed_format
 from astraml_ray.data.formats.delimited import CSV
@@ -29,7 +28,8 @@ from astraml_ray.data.formats.parquet import PARQUET
 from astraml_ray.data.formats.plain import TEXT
 from astraml_ray.data.formats.unify import concat_tables
 from astraml_ray.data.formats.webdataset import WEBDATASET, WEBDATASET_GZ
-from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["FORMATS", "fragments_of", "mended_schema", "read_fragment", "read_mended", "rows_lost", "schema_of"]

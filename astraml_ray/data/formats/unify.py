@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["concat_tables", "plain_text", "rows_table"]

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from astraml_ray.data.bad_rows import BadRow
-from astraml_ray.data.credentials import Access
+from astraml_ray.data.bad_data.rows import BadRow
 from astraml_ray.data.formats.compressed import Unpacked
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, select_columns
 from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.formats.tar_walk import cut_short, walk
 from astraml_ray.data.formats.unify import rows_table
-from astraml_ray.data.objects import ObjectInfo, open_object
 from astraml_ray.data.splits import IMAGE_SUFFIXES
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo, open_object
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["WEBDATASET", "WEBDATASET_GZ", "key_of"]

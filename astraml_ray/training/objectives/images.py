@@ -97,7 +97,7 @@ class ImageClassification:
 
     def _for_the_device(self, rows: pa.Table, keys: npt.NDArray[np.uint64]) -> dict[str, npt.NDArray[Any]]:
         """The random numbers, drawn here: the device only computes with them."""
-        from astraml_ray.data.image_augmentation import draw, partner_draw, pixel_augmentations
+        from astraml_ray.data.images.augmentation import draw, partner_draw, pixel_augmentations
 
         single = pixel_augmentations(self.augmentations)
         arrays: dict[str, npt.NDArray[Any]] = {"draws": draw(keys, single)}
@@ -112,7 +112,7 @@ class ImageClassification:
     def _pixels(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         if "draws" not in inputs:
             return inputs["pixels"]
-        from astraml_ray.data.image_augmentation import augment_pixels, mix_pixels, pixel_augmentations
+        from astraml_ray.data.images.augmentation import augment_pixels, mix_pixels, pixel_augmentations
 
         single = pixel_augmentations(self.augmentations)
         with torch.autocast(inputs["pixels"].device.type, enabled=False):

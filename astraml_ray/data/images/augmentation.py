@@ -24,10 +24,10 @@ from kornia.enhance import (
 )
 from kornia.filters import gaussian_blur2d
 
-from astraml_ray.data.image_operations import linear_map, posterize, warp
-from astraml_ray.data.image_policies import aug_mix, aug_mix_draws, rand_augment, trivial_augment
+from astraml_ray.data.images.mixing import PARTNER_STREAM
+from astraml_ray.data.images.operations import linear_map, posterize, warp
+from astraml_ray.data.images.policies import aug_mix, aug_mix_draws, rand_augment, trivial_augment
 from astraml_ray.data.keyed import derived_keys, uniforms_of
-from astraml_ray.data.mixing import PARTNER_STREAM
 from astraml_ray.spec.augmentation import Augmentation
 from astraml_ray.spec.image_augmentation import ImageAugmentation
 

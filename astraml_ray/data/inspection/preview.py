@@ -11,11 +11,11 @@ from astraml_ray.data.augmentation.draws import Means
 from astraml_ray.data.augmentation.lexicons import read_lexicons
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.images import ImageEncoder
-from astraml_ray.data.image_previews import Picture, RowPreview, preview_images
+from astraml_ray.data.images.mixing import mixings_of
+from astraml_ray.data.inspection.image_previews import Picture, RowPreview, preview_images
+from astraml_ray.data.inspection.previews import preview
 from astraml_ray.data.manifest import Manifest
-from astraml_ray.data.mixing import mixings_of
 from astraml_ray.data.prepare import build_manifest, find_roles
-from astraml_ray.data.previews import preview
 from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec import JobSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from astraml_ray.data.image_operations import OPERATIONS, apply_operations
+from astraml_ray.data.images.operations import OPERATIONS, apply_operations
 from astraml_ray.spec.image_augmentation import AugMix, RandAugment, TrivialAugment
 
 __all__ = ["aug_mix", "aug_mix_draws", "rand_augment", "trivial_augment"]

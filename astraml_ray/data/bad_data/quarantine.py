@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from astraml_ray.data.bad_rows import UNREADABLE, BadRow
+from astraml_ray.data.bad_data.rows import UNREADABLE, BadRow
 from astraml_ray.data.formats import Fragment
-from astraml_ray.data.image_faults import decode_fault
+from astraml_ray.data.images.faults import decode_fault
 from astraml_ray.data.manifest import LeftOut, Manifest, Split
 from astraml_ray.data.rows import Checked, read_checked
 

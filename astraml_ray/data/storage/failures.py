@@ -24,8 +24,8 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
-from astraml_ray.data.credentials import OWN, Access
-from astraml_ray.data.retries import Failure, FailureKind
+from astraml_ray.data.storage.credentials import OWN, Access
+from astraml_ray.data.storage.retries import Failure, FailureKind
 from astraml_ray.errors import AstraError, DamagedError, DataError, InfrastructureError, StorageOutageError
 
 __all__ = ["OtherVersionError", "WrongLengthError", "failure_of", "first_line", "given_up", "reading"]

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from astraml_ray.data.bad_rows import DAMAGED_FILE, UNREADABLE, BadRow
+from astraml_ray.data.bad_data.rows import DAMAGED_FILE, UNREADABLE, BadRow
 from astraml_ray.data.formats import Fragment, place_of
 from astraml_ray.data.manifest import LeftOut, Manifest
 from astraml_ray.data.scan import MOST_BAD, FragmentScan

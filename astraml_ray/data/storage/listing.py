@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from fsspec.asyn import sync
 
-from astraml_ray.data.s3 import RetryingS3, together
+from astraml_ray.data.storage.s3 import RetryingS3, together
 
 __all__ = ["list_keys", "stems"]
 

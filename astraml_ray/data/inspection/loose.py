@@ -8,10 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from astraml_ray.data.credentials import Access
 from astraml_ray.data.formats import Bounds, Fragment, read_fragment, schema_of
 from astraml_ray.data.formats.unify import plain_text
-from astraml_ray.data.objects import ObjectInfo, open_object
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo, open_object
 from astraml_ray.errors import DataError
 
 __all__ = ["loose_schema", "read_loosely"]

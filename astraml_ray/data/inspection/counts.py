@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.encoding.pixels import header_of
-from astraml_ray.data.lengths import LengthTally
+from astraml_ray.data.inspection.lengths import LengthTally
 from astraml_ray.data.prepare import numeric_first
 from astraml_ray.data.scan import MAX_CLASSES
 

@@ -12,16 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.columns import LABEL_NAMES, TEXT_NAMES, find_columns, find_image
-from astraml_ray.data.counts import SplitTally
-from astraml_ray.data.credentials import Access
-from astraml_ray.data.findings import find_faults
 from astraml_ray.data.formats import format_of, formats_of, fragments_of
-from astraml_ray.data.loose import loose_schema, read_loosely
-from astraml_ray.data.objects import ObjectInfo
+from astraml_ray.data.inspection.counts import SplitTally
+from astraml_ray.data.inspection.findings import find_faults
+from astraml_ray.data.inspection.loose import loose_schema, read_loosely
+from astraml_ray.data.inspection.repeats import MOST_HASHED, RowHashes
 from astraml_ray.data.prepare import objects_by_split
-from astraml_ray.data.repeats import MOST_HASHED, RowHashes
 from astraml_ray.data.rows import content_hash
 from astraml_ray.data.splits import SPLITS
+from astraml_ray.data.storage.credentials import Access
+from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.data.values import as_words, plain_strings
 from astraml_ray.spec.dataset import Columns, DatasetSpec
 

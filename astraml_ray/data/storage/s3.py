@@ -14,9 +14,9 @@ from botocore.exceptions import ClientError
 from fsspec.asyn import sync, sync_wrapper
 from s3fs.errors import translate_boto_error
 
-from astraml_ray.data.ranged import RangedFile
-from astraml_ray.data.retries import Failure, FailureKind, RetryBudget, RetryPolicy
-from astraml_ray.data.storage_errors import OtherVersionError, WrongLengthError, failure_of, given_up
+from astraml_ray.data.storage.failures import OtherVersionError, WrongLengthError, failure_of, given_up
+from astraml_ray.data.storage.ranged import RangedFile
+from astraml_ray.data.storage.retries import Failure, FailureKind, RetryBudget, RetryPolicy
 
 __all__ = ["PART_BYTES", "RetryingS3", "part_size", "together"]
 

@@ -12,9 +12,9 @@ from typing import IO, Any, cast
 
 import fsspec
 
-from astraml_ray.data.credentials import OWN, Access
-from astraml_ray.data.ranged import Footers, RangedFile
-from astraml_ray.data.storage_errors import OtherVersionError, reading
+from astraml_ray.data.storage.credentials import OWN, Access
+from astraml_ray.data.storage.failures import OtherVersionError, reading
+from astraml_ray.data.storage.ranged import Footers, RangedFile
 from astraml_ray.errors import DataError, InfrastructureError
 
 __all__ = ["ObjectInfo", "describe", "join", "list_objects", "open_object", "reading", "resolve"]
@@ -43,7 +43,7 @@ def resolve(uri: str, access: Access = OWN) -> tuple[Any, str]:
     if "://" not in uri:
         uri = str(Path(uri).expanduser().absolute())
     if uri.startswith(_S3):
-        from astraml_ray.data.s3 import RetryingS3  # what it stands on takes half a second
+        from astraml_ray.data.storage.s3 import RetryingS3  # what it stands on takes half a second
 
         return RetryingS3(**access.options()), RetryingS3._strip_protocol(uri)
     try:
@@ -79,7 +79,7 @@ def list_objects(uri: str, access: Access = OWN) -> list[ObjectInfo]:
 
 def _in_bucket(filesystem: Any, path: str) -> tuple[list[ObjectInfo], bool]:
     """The objects with data, and whether there are any others."""
-    from astraml_ray.data.listing import list_keys
+    from astraml_ray.data.storage.listing import list_keys
 
     bucket, _, key = path.rstrip("/").partition("/")
     prefix = f"{key}/" if key else ""

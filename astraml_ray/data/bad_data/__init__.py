@@ -1,0 +1,1 @@
+"""Rows that training cannot take: found once, left out or refused, kept aside."""

@@ -1,0 +1,1 @@
+"""What a dataset holds, and what augmentation makes of it, for people."""

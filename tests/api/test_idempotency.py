@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import Connection
 
-from astraml_ray.api import submission
+from astraml_ray.api import keyed
 from astraml_ray.api.app import ApiLimits
 from astraml_ray.errors import StoreBusyError
 from astraml_ray.store.jobs import count_by_status
@@ -158,7 +158,7 @@ def test_many_keys_at_once_make_a_job_each(either_api: Api) -> None:
 def delayed_store_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
     """Holds the first request inside its transaction, with job and key not yet committed."""
     inside, go_on = threading.Event(), threading.Event()
-    real = submission.store_key
+    real = keyed.store_key
 
     def store_key(conn: Connection, record: Any) -> None:
         real(conn, record)
@@ -166,7 +166,7 @@ def delayed_store_key(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threadi
             inside.set()
             go_on.wait(20)
 
-    monkeypatch.setattr(submission, "store_key", store_key)
+    monkeypatch.setattr(keyed, "store_key", store_key)
     try:
         yield inside, go_on
     finally:
@@ -205,7 +205,7 @@ def test_a_crash_before_the_commit_leaves_neither_job_nor_key(either_api: Api, m
         raise RuntimeError("power cut")
 
     with monkeypatch.context() as patch:
-        patch.setattr(submission, "store_key", crash)
+        patch.setattr(keyed, "store_key", crash)
         assert submit(either_api, "k").status_code == 500
     assert count_jobs(either_api) == 0
     assert "idempotency-replayed" not in submit(either_api, "k").headers

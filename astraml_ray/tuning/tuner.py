@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
 import uuid
@@ -39,6 +40,8 @@ def run_trials(
         over: Asked many times a second.
     """
     apply_tune_environment(trials=director.concurrent)
+    # It warns of files that it was told not to write.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     scratch = Path(tempfile.gettempdir()) / "astraml-ray-tune" / uuid.uuid4().hex
     place: Any = tune.with_parameters(TrialPlace, shared=shared)
     try:
@@ -87,7 +90,18 @@ def _name_of(trial: Any) -> str:
     return f"t{_number_of(trial):04d}-{trial.trial_id}"
 
 
-class _Search(Searcher):  # type: ignore[misc]
+class _Unsaved:
+    """What Tune would pickle with its own state, which is never read: the ledger is. Whoever follows the sweep hangs
+    on these, with locks and secrets that must not be written anywhere."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (object, ())
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self
+
+
+class _Search(_Unsaved, Searcher):  # type: ignore[misc]
     def __init__(self, director: Director) -> None:
         super().__init__()
         self._director = director
@@ -102,7 +116,7 @@ class _Search(Searcher):  # type: ignore[misc]
         """The director has heard of it from the scheduler."""
 
 
-class _Scheduler(TrialScheduler):  # type: ignore[misc]
+class _Scheduler(_Unsaved, TrialScheduler):  # type: ignore[misc]
     def __init__(self, director: Director) -> None:
         super().__init__()
         self._director = director
@@ -155,7 +169,7 @@ class _Scheduler(TrialScheduler):  # type: ignore[misc]
         return "a sweep"
 
 
-class _Callback(tune.Callback):  # type: ignore[misc]
+class _Callback(_Unsaved, tune.Callback):  # type: ignore[misc]
     def __init__(self, director: Director) -> None:
         self._director = director
 
@@ -167,7 +181,7 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         self._director.failed(_number_of(trial), classify(error).as_dict())
 
 
-class _Stopper(tune.Stopper):  # type: ignore[misc]
+class _Stopper(_Unsaved, tune.Stopper):  # type: ignore[misc]
     def __init__(self, over: Callable[[], bool]) -> None:
         self._over = over
 

@@ -100,7 +100,7 @@ def driver(config):
     ).fit()
 
 home = tempfile.mkdtemp()
-ray.init(num_cpus=cores + 2, include_dashboard=False, log_to_driver=False, logging_level="error")
+ray.init(address="local", num_cpus=cores + 2, include_dashboard=False, log_to_driver=False, logging_level="error")
 results = tune.Tuner(
     tune.with_resources(driver, {"CPU": 0.01}), param_space={"lr": tune.grid_search(points)},
     tune_config=tune.TuneConfig(max_concurrent_trials=concurrent),

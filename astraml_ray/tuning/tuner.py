@@ -97,6 +97,9 @@ class _Unsaved:
     def __reduce__(self) -> tuple[Any, ...]:
         return (object, ())
 
+    def __copy__(self) -> Any:
+        return self
+
     def __deepcopy__(self, memo: Any) -> Any:
         return self
 

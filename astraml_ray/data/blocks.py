@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 
 from astraml_ray.data.encoding.encoder import Encoder
 from astraml_ray.data.encoding.schema import RowError, head, padding_rows
-from astraml_ray.data.images.mixing import mixings_of, partners_of, with_partners
+from astraml_ray.data.images.mixing import mixings_of, partners_of
 from astraml_ray.data.kept_tokens import TokenKeep, classes_of, widened
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest, Split
-from astraml_ray.data.partners import partners
+from astraml_ray.data.partners import partners, with_partners
 from astraml_ray.data.plan import Block, owned_by, permutation
 from astraml_ray.data.rows import read_rows, row_place
 from astraml_ray.data.sampling import Sampler
@@ -172,7 +172,7 @@ def rows_with_partners(
     """
     rows = table.take(pa.array(order[own]))
     # A row may take part of another one of its block, whoever trains on that one.
-    places: npt.NDArray[np.int64] = partners_of(keys, own, len(order), mixings_of(augmentations))
+    places = partners_of(keys, own, len(order), mixings_of(augmentations))
     mixed = places >= 0
     if mixed.any():
         rows = with_partners(rows, table.take(pa.array(order[places[mixed]])), mixed)

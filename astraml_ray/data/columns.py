@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns
 from astraml_ray.spec.job import Task
 
-__all__ = ["LABEL_NAMES", "TEXT_NAMES", "Roles", "Target", "find_columns", "find_image"]
+__all__ = ["LABEL_NAMES", "TEXT_NAMES", "Roles", "Target", "classification_of", "find_columns", "find_image"]
 
 Target = Literal["class", "number", "tags"]
 """What a label column holds: one class, one number, or one tag for each word."""
@@ -62,6 +62,11 @@ NUMBER_NAMES = ("score", "similarity_score", "similarity", "rating", "value")
 TOKEN_NAMES = ("tokens", "words")
 TAG_NAMES = ("ner_tags", "tags", "pos_tags", "labels", "label")
 IMAGE_NAMES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "pixels")
+_CLASSIFICATIONS: dict[str, Task] = {
+    "image": "image-classification",
+    "tokens": "token-classification",
+    "text": "text-classification",
+}
 _TARGETS: dict[str, Target | None] = {
     "text-classification": "class",
     "text-regression": "number",
@@ -83,6 +88,11 @@ class Roles:
 
     columns: dict[str, str]
     target: Target | None = None
+
+
+def classification_of(columns: Mapping[str, str]) -> Task:
+    """The classification task that `auto` means with these roles."""
+    return next(task for role, task in _CLASSIFICATIONS.items() if role in columns)
 
 
 def find_columns(schema: pa.Schema, wanted: Columns, *, task: Task, source: str) -> Roles:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from astraml_ray.data.keyed import uniforms
+from astraml_ray.data.keyed import uniforms_of
 
-__all__ = ["partners"]
+__all__ = ["partners", "with_partners"]
 
 _STREAM = 1 << 21
 Indices = npt.NDArray[np.int64]
@@ -25,7 +26,7 @@ def partners(own: Indices, keys: npt.NDArray[np.uint64], total: int, classes: In
     Returns:
         (rows,) indices in the block; a row's own only where there is no other.
     """
-    draws = np.array([uniforms(key, 1, _STREAM)[0] for key in keys])
+    draws = uniforms_of(keys, 1, _STREAM)[:, 0]
     if classes is None:
         classes = np.zeros(total, np.int64)
     order = np.argsort(classes, kind="stable")
@@ -37,3 +38,17 @@ def partners(own: Indices, keys: npt.NDArray[np.uint64], total: int, classes: In
     step = 1 + (draws * (size - 1)).astype(np.int64)
     found: Indices = order[group + (rank[own] + step) % size]
     return found
+
+
+def with_partners(rows: pa.Table, partners: pa.Table, mixed: npt.NDArray[np.bool_]) -> pa.Table:
+    """Rows with the columns of their partners beside their own, null where there is none.
+
+    Args:
+        rows: By role.
+        partners: As many as are mixed, in order.
+        mixed: (rows,).
+    """
+    places = pa.array(np.cumsum(mixed) - 1, mask=~mixed)
+    for name in partners.column_names:
+        rows = rows.append_column(f"partner_{name}", partners[name].take(places))
+    return rows

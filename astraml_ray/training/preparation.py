@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from astraml_ray.data.augmentation.lexicons import read_lexicons
 from astraml_ray.data.bad_data.quarantine import quarantined
+from astraml_ray.data.columns import classification_of
 from astraml_ray.data.encoding.encoder import Encoder, encoder_from_plain, encoder_to_plain
 from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.encoding.text import TextEncoder
@@ -42,7 +43,7 @@ from astraml_ray.training.models import (
 )
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import ValueOf, dataset_secret, require_source
-from astraml_ray.training.tasks import TASKS, check_for_task
+from astraml_ray.training.tasks import TASKS, check_for_task, check_model
 
 __all__ = ["RunInputs", "load_inputs", "placed", "prepare", "store_inputs"]
 
@@ -107,6 +108,7 @@ def prepare(
         count_classes=spec.sampling != "natural",
     )
     task = _task_of(spec.task, manifest, config)
+    check_model(config, task)
     check_for_task(spec, task, pairs="text_pair" in manifest.columns)
     _check(spec, task, manifest)
     if task == "image-classification":
@@ -162,8 +164,7 @@ def _task_of(wanted: Task, manifest: Manifest, config: Any) -> Any:
     if wanted != "auto":
         return wanted
     if manifest.target is not None:
-        content = next(role for role in ("image", "tokens", "text") if role in manifest.columns)
-        return {"image": "image", "tokens": "token", "text": "text"}[content] + "-classification"
+        return classification_of(manifest.columns)
     made_for = " ".join(config.architectures or [])
     if "CausalLM" in made_for or "LMHead" in made_for:
         return "causal-lm"

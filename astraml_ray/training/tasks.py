@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from astraml_ray.data.encoding.images import ImageEncoder
-from astraml_ray.errors import Problem, SpecError
+from astraml_ray.errors import ModelError, Problem, SpecError
 from astraml_ray.spec.augmentation import Augmentation, check_augmentations
 from astraml_ray.spec.job import JobSpec
 from astraml_ray.training.objectives.classification import CLASS_METRICS, TextClassification
@@ -25,7 +25,7 @@ from astraml_ray.training.objectives.objective import Objective
 from astraml_ray.training.objectives.regression import REGRESSION_METRICS, TextRegression
 from astraml_ray.training.objectives.tagging import TAG_METRICS, TokenClassification
 
-__all__ = ["TASKS", "TaskKind", "check_for_task", "objective_of"]
+__all__ = ["TASKS", "TaskKind", "check_for_task", "check_model", "objective_of"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,22 @@ def objective_of(
         return ImageClassification(len(classes), images, augmentations, smoothing)
     objective = make(classes, pad_id)
     return replace(objective, smoothing=smoothing) if isinstance(objective, TextClassification) else objective
+
+
+def check_model(config: Any, task: str) -> None:
+    """Refuses a model of a kind that transformers has not for the task.
+
+    Raises:
+        ModelError: It names the tasks that there are for it.
+    """
+    if type(config) in TASKS[task].model._model_mapping:
+        return
+    fitting = [name for name, kind in TASKS.items() if type(config) in kind.model._model_mapping]
+    raise ModelError(
+        f"{config.model_type} models are not made for {task}",
+        param="/model",
+        hint=f"they are for {', '.join(fitting) or 'none of the tasks'}; `astraml models` lists others",
+    )
 
 
 def check_for_task(spec: JobSpec, task: str, *, pairs: bool) -> None:

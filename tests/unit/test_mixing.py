@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from astraml_ray.data.encoding.images import ImageEncoder, pixels_of
 from astraml_ray.data.images.augmentation import mix_pixels
-from astraml_ray.data.images.mixing import draw_mixtures, mixings_of, partners_of, weights_of_partners, with_partners
+from astraml_ray.data.images.mixing import draw_mixtures, mixings_of, partners_of, weights_of_partners
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.microbatches import local_blocks, micro_batches
+from astraml_ray.data.partners import with_partners
 from astraml_ray.data.plan import epoch_blocks
 from astraml_ray.errors import DataError
 from astraml_ray.spec.image_augmentation import CutMix, Flip, MixUp

@@ -21,7 +21,7 @@ from astraml_ray.data.encoding.schema import IGNORED
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, micro_batches
 from astraml_ray.data.rows import read_rows
-from astraml_ray.errors import SpecError
+from astraml_ray.errors import ModelError, SpecError
 from astraml_ray.settings import load_settings
 from astraml_ray.spec import Hyperparams
 from astraml_ray.spec.loading import parse_spec
@@ -36,6 +36,7 @@ from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.tasks import TASKS, objective_of
 from astraml_ray.training.timetable import Timetable
 from astraml_ray.training.worker import split_reader
+from tests.conftest import write_dataset
 
 _MORE = ["iron", "zinc", "copper", "tin", "lead", "owl", "crow", "finch", "wren", "jay"]
 WORDS = ["apple", "pear", "plum", "fig", "melon", *_MORE]
@@ -308,3 +309,20 @@ def test_errors_and_rates_are_better_when_they_are_lower() -> None:
 
     for name, lower in {"mae": True, "rmse": True, "loss": True, "pearson": False, "f1": False}.items():
         assert EarlyStopping(monitor=f"validation/{name}").lower_is_better is lower
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "fitting"),
+    [
+        ("vit-tiny", "text-classification", "image-classification"),
+        ("resnet-18", "causal-lm", "image-classification"),
+        ("distilbert-base", "causal-lm", "masked-lm"),
+        ("tiny-gpt", "masked-lm", "causal-lm"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused_with_its_tasks(model: str, task: str, fitting: str, tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "d", rows=20)
+    spec = parse_spec({"dataset": str(folder), "model": {"name": model, "init": "scratch"}, "task": task})
+    with pytest.raises(ModelError, match=f"are not made for {task}") as caught:
+        prepare(spec, load_settings())
+    assert (caught.value.param, fitting in (caught.value.hint or "")) == ("/model", True)

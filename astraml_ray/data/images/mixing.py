@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from astraml_ray.data.keyed import uniforms_of
+from astraml_ray.data.partners import partners
 from astraml_ray.spec.augmentation import Augmentation
 from astraml_ray.spec.image_augmentation import CutMix, Mixing, MixUp
 
-__all__ = ["PARTNER_STREAM", "draw_mixtures", "mixings_of", "partners_of", "weights_of_partners", "with_partners"]
+__all__ = ["PARTNER_STREAM", "draw_mixtures", "mixings_of", "partners_of", "weights_of_partners"]
 
 PARTNER_STREAM = 1 << 22
 _STREAM = PARTNER_STREAM + 1
 Keys = npt.NDArray[np.uint64]
+Indices = npt.NDArray[np.int64]
 
 
 def mixings_of(augmentations: Sequence[Augmentation]) -> list[Mixing]:
@@ -25,7 +25,9 @@ def mixings_of(augmentations: Sequence[Augmentation]) -> list[Mixing]:
     return [one for one in augmentations if isinstance(one, MixUp | CutMix)]
 
 
-def partners_of(keys: Keys, places: npt.NDArray[np.int64], rows: int, mixings: Sequence[Mixing]) -> Any:
+def partners_of(
+    keys: Keys, places: npt.NDArray[np.int64], rows: int, mixings: Sequence[Mixing]
+) -> npt.NDArray[np.int64]:
     """The place of each row's partner in its block, never the row itself; -1 where a row is not mixed.
 
     Args:
@@ -34,25 +36,10 @@ def partners_of(keys: Keys, places: npt.NDArray[np.int64], rows: int, mixings: S
         rows: Of the block.
         mixings: From the spec.
     """
-    mixed = _chosen(keys, mixings) >= 0
-    if rows < 2:
-        return np.full(len(keys), -1)
-    others = (uniforms_of(keys, 1, PARTNER_STREAM)[:, 0] * (rows - 1)).astype(np.int64)
-    return np.where(mixed, others + (others >= places), -1)
-
-
-def with_partners(rows: pa.Table, partners: pa.Table, mixed: npt.NDArray[np.bool_]) -> pa.Table:
-    """Rows with the columns of their partners beside their own, null where there is none.
-
-    Args:
-        rows: By role.
-        partners: As many as are mixed, in order.
-        mixed: (rows,).
-    """
-    places = pa.array(np.cumsum(mixed) - 1, mask=~mixed)
-    for name in partners.column_names:
-        rows = rows.append_column(f"partner_{name}", partners[name].take(places))
-    return rows
+    found = partners(places, keys, rows)
+    mixed = (_chosen(keys, mixings) >= 0) & (found != places)
+    chosen: Indices = np.where(mixed, found, -1)
+    return chosen
 
 
 def draw_mixtures(

@@ -10,6 +10,7 @@ from typing import Any
 from astraml_ray.data.augmentation.draws import Means
 from astraml_ray.data.augmentation.lexicons import read_lexicons
 from astraml_ray.data.blocks import BlockReader
+from astraml_ray.data.columns import classification_of
 from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.images.mixing import mixings_of
 from astraml_ray.data.inspection.image_previews import Picture, RowPreview, preview_images
@@ -20,7 +21,6 @@ from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.augmentation import Augmentation, augmentations_of, check_augmentations
-from astraml_ray.spec.job import Task
 from astraml_ray.spec.text_augmentation import MixTexts
 
 __all__ = ["MOST_IMAGE_ROWS", "preview_dataset", "within"]
@@ -28,11 +28,6 @@ __all__ = ["MOST_IMAGE_ROWS", "preview_dataset", "within"]
 MOST_IMAGE_ROWS = 256
 _DEFAULT_SIDE = 224
 Json = dict[str, Any]
-_TASKS: dict[str, Task] = {
-    "image": "image-classification",
-    "tokens": "token-classification",
-    "text": "text-classification",
-}
 
 
 def preview_dataset(
@@ -72,7 +67,7 @@ def preview_dataset(
     tell = progress or (lambda _: None)
     tell("looking at the dataset")
     roles = find_roles(spec.dataset, task=spec.task, secret=secret)
-    task = spec.task if spec.task != "auto" else _task(roles)
+    task = spec.task if spec.task != "auto" else classification_of(roles)
     check_augmentations(spec.augmentation, task, pairs="text_pair" in roles)
     augmentations = augmentations_of(spec.augmentation, task)
     if not augmentations:
@@ -128,10 +123,6 @@ def within(found: Json, *, most_bytes: int, most_characters: int) -> Json:
             break
         rows.append(kept)
     return {**found, "rows": rows, "left_out": len(found["rows"]) - len(rows)}
-
-
-def _task(roles: dict[str, str]) -> Task:
-    return next(task for role, task in _TASKS.items() if role in roles)
 
 
 def _images(

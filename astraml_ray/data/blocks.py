@@ -24,7 +24,7 @@ from astraml_ray.errors import DataError
 from astraml_ray.spec.augmentation import Augmentation
 from astraml_ray.spec.text_augmentation import MixTexts
 
-__all__ = ["BlockReader", "rows_of_block", "rows_with_partners"]
+__all__ = ["BlockReader", "row_of", "rows_of_block", "rows_with_partners"]
 
 
 @dataclass(frozen=True)
@@ -196,11 +196,16 @@ def _partner_rows(
     return table.take(pa.array(partners(own, keys, table.num_rows, classes)))
 
 
-def _unreadable(manifest: Manifest, split: Split, block: Block, index: int, reason: str) -> DataError:
-    """What is told of a row that cannot be encoded; `index` counts through the block's fragments."""
+def row_of(split: Split, block: Block, index: int) -> tuple[int, int]:
+    """The fragment of a row of rows_of_block's table, and the row in it."""
     for fragment in dict.fromkeys(block.fragments):
         if index < split.rows[fragment]:
-            where, row = row_place(manifest, split, fragment, index)
-            return DataError(f"row {row}: {reason}", param=where, hint="repair or remove such rows before training")
+            return fragment, index
         index -= split.rows[fragment]
     raise AssertionError("the row is one of the block's")
+
+
+def _unreadable(manifest: Manifest, split: Split, block: Block, index: int, reason: str) -> DataError:
+    """What is told of a row that cannot be encoded."""
+    where, row = row_place(manifest, split, *row_of(split, block, index))
+    return DataError(f"row {row}: {reason}", param=where, hint="repair or remove such rows before training")

@@ -12,7 +12,7 @@ from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns
 from astraml_ray.spec.job import Task
 
-__all__ = ["LABEL_NAMES", "TEXT_NAMES", "Roles", "Target", "classification_of", "find_columns", "find_image"]
+__all__ = ["LABEL_NAMES", "TEXT_NAMES", "Roles", "Target", "classification_of", "find_columns"]
 
 Target = Literal["class", "number", "tags"]
 """What a label column holds: one class, one number, or one tag for each word."""
@@ -95,7 +95,7 @@ def classification_of(columns: Mapping[str, str]) -> Task:
     return next(task for role, task in _CLASSIFICATIONS.items() if role in columns)
 
 
-def find_columns(schema: pa.Schema, wanted: Columns, *, task: Task, source: str) -> Roles:
+def find_columns(schema: pa.Schema, wanted: Columns, *, task: Task, source: str, needs_label: bool = True) -> Roles:
     """The columns that a task reads, by the spec or by the usual names (any case).
 
     Args:
@@ -103,6 +103,7 @@ def find_columns(schema: pa.Schema, wanted: Columns, *, task: Task, source: str)
         wanted: The spec's names.
         task: From the spec; `auto` goes by what is there, and may do without a label.
         source: What to name in an error.
+        needs_label: Whether a task that has labels is refused without them.
 
     Raises:
         DataError: A named column is not there, or none has a usual name; the error lists what is there.
@@ -119,20 +120,13 @@ def find_columns(schema: pa.Schema, wanted: Columns, *, task: Task, source: str)
         return Roles({**content, "label": label}, target)
     if task == "auto" and "text" in content and wanted.text_pair is None:
         return Roles({"text": content["text"]})
+    if not needs_label:
+        return Roles(content)
     raise DataError(
         f"no label column is recognised; the columns are {_listing(schema)}",
         param=source,
         hint="name it: dataset.columns.label=NAME, or choose task causal-lm or masked-lm",
     )
-
-
-def find_image(schema: pa.Schema, wanted: Columns, *, source: str) -> str | None:
-    """The column of encoded images, if the rows are images.
-
-    Raises:
-        DataError: The spec names one that is not there.
-    """
-    return _required(schema, wanted.image, IMAGE_NAMES, "image", source) if _has_images(schema, wanted) else None
 
 
 def _content(schema: pa.Schema, wanted: Columns, task: Task, source: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from astraml_ray.data.keyed import uniforms_of
 
 __all__ = ["partners", "with_partners"]
 
-_STREAM = 1 << 21
+_STREAM = 1 << 22  # images.mixing has the next ones
 Indices = npt.NDArray[np.int64]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from astraml_ray.data.bad_data.tolerance import judge
 from astraml_ray.data.columns import find_columns
-from astraml_ray.data.formats import Fragment, format_of, formats_of, fragments_of, mended_schema, schema_of
+from astraml_ray.data.formats import Fragment, format_of, formats_of, fragments_of, mended_schema
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragment, scan_fragments
 from astraml_ray.data.splits import SPLITS, assign_splits, data_objects
@@ -67,7 +67,7 @@ def find_roles(spec: DatasetSpec, *, task: Task, secret: Callable[[], str] | Non
     access = Access(spec.endpoint_url, secret)
     first = objects_by_split(spec, access)["train"][0]
     kind = format_of(first, spec.format, access)
-    return find_columns(schema_of(first, kind, access), spec.columns, task=task, source=first.uri).columns
+    return find_columns(mended_schema(first, kind, access), spec.columns, task=task, source=first.uri).columns
 
 
 def fraction_to_threshold(fraction: float) -> int:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import Discriminator, Field, Tag
 
 from astraml_ray.errors import Problem, SpecError
-from astraml_ray.spec.image_augmentation import IMAGE_PRESETS, CutMix, ImageAugmentation, Mixing, MixUp
+from astraml_ray.spec.image_augmentation import IMAGE_PRESETS, ImageAugmentation, Mixing
 from astraml_ray.spec.text_augmentation import MixTexts, SpanMask, TextAugmentation, text_preset
 
 __all__ = ["PRESETS", "Augmentation", "Augmentations", "Preset", "augmentations_of", "check_augmentations", "misfits"]
@@ -59,7 +59,7 @@ def misfits(wanted: Preset | tuple[Augmentation, ...], task: str, *, pairs: bool
     if isinstance(wanted, str):
         return []
     problems = [found for i, one in enumerate(wanted) if (found := _misfit(i, one, task, pairs=pairs)) is not None]
-    if sum(one.probability for one in wanted if isinstance(one, MixUp | CutMix)) > 1:
+    if sum(one.probability for one in wanted if isinstance(one, Mixing)) > 1:
         message = "the probabilities of mixup and cutmix add up to more than 1: a row takes one of them"
         problems.append(Problem("/augmentation", message, "lower them"))
     return problems

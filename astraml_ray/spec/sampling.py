@@ -10,7 +10,7 @@ from pydantic import Discriminator, Field, Tag
 from astraml_ray.errors import Problem
 from astraml_ray.spec.base import SpecModel
 
-__all__ = ["ClassWeights", "Sampling", "shares_of", "unknown_classes"]
+__all__ = ["ClassWeights", "Sampling", "sampling_problems", "shares_of"]
 
 Weight = Annotated[float, Field(gt=0, le=1e6)]
 
@@ -40,8 +40,18 @@ def shares_of(sampling: Literal["balanced"] | ClassWeights, classes: Sequence[st
     return [weight / sum(given) for weight in given]
 
 
-def unknown_classes(sampling: str | ClassWeights, classes: Sequence[str]) -> list[Problem]:
-    """Weights of classes that no training row has."""
+def sampling_problems(sampling: str | ClassWeights, task: str, classes: Sequence[str] | None) -> list[Problem]:
+    """What is wrong with a sampling: rows that have no classes, and weights of classes that no training row has.
+
+    Args:
+        sampling: From the spec.
+        task: The resolved one.
+        classes: Of the training rows; None where each row has no single one.
+    """
+    if sampling == "natural":
+        return []
+    if classes is None:
+        return [Problem("/sampling", f"{task} has no classes to sample by", "leave it out")]
     if not isinstance(sampling, ClassWeights):
         return []
     known = ", ".join(classes[:10]) + (", ..." if len(classes) > 10 else "")

@@ -30,7 +30,7 @@ from astraml_ray.spec import JobSpec
 from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.job import Task
 from astraml_ray.spec.loading import dump_spec, parse_document, parse_spec
-from astraml_ray.spec.sampling import unknown_classes
+from astraml_ray.spec.sampling import sampling_problems
 from astraml_ray.training.advice import advise, left_out_warnings
 from astraml_ray.training.image_inputs import image_encoder
 from astraml_ray.training.models import (
@@ -208,10 +208,7 @@ def _check(spec: JobSpec, task: str, manifest: Manifest) -> None:
     if rule is not None and rule.monitor.removeprefix("validation/") not in TASKS[task].metrics:
         known = ", ".join(f"validation/{name}" for name in TASKS[task].metrics)
         problems.append(Problem("/hyperparams/early_stopping/monitor", f"{task} has no {rule.monitor}; it has {known}"))
-    if spec.sampling != "natural" and manifest.target != "class":
-        problems.append(Problem("/sampling", f"{task} has no classes to sample by", "leave it out"))
-    elif spec.sampling != "natural":
-        problems += unknown_classes(spec.sampling, manifest.labels)
+    problems += sampling_problems(spec.sampling, task, manifest.labels if manifest.target == "class" else None)
     if "text_pair" in manifest.columns and task in ("causal-lm", "masked-lm"):
         problems.append(
             Problem("/dataset/columns/text_pair", f"{task} reads one text per row", "leave it out, or join the texts")

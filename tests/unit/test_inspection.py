@@ -336,3 +336,13 @@ def test_command_s_exit_codes(tmp_path: Path) -> None:
     code, _, error = command(str(tmp_path), "--set", "dataset.credentials={secret: x}")
     assert code == 10
     assert "/dataset/credentials" in error
+
+
+def test_pairs_are_the_same_row_only_if_both_texts_are(tmp_path: Path) -> None:
+    rows = [{"premise": "one", "hypothesis": f"other {i % 9}", "label": "ab"[i % 2]} for i in range(10)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    found = inspect(tmp_path)
+    roles = {column["name"]: column["role"] for column in found["columns"]}
+    assert roles == {"premise": "text", "hypothesis": "text_pair", "label": "label"}
+    repeats = found["splits"]["train"]["duplicates"]
+    assert (repeats["rows"], repeats["conflicting"]) == (1, 1)

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from astraml_ray.data.encoding.images import ImageEncoder, pixels_of
-from astraml_ray.data.images.augmentation import mix_pixels
+from astraml_ray.data.images.augmentation import augment_images, mix_pixels
 from astraml_ray.data.images.mixing import draw_mixtures, mixings_of, partners_of, weights_of_partners
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.microbatches import local_blocks, micro_batches
@@ -207,3 +207,14 @@ def test_a_damaged_partner_is_named_by_its_own_place(tmp_path: Path) -> None:
         except DataError as error:
             told.add(error.message.split(":")[0])
     assert told == {"row 13"}
+
+
+def test_who_is_mixed_in_tells_nothing_of_how_rows_are_augmented() -> None:
+    """Each draw has numbers of its own: a partner's distance, and whether the first augmentation changes the row."""
+    keys, places = row_keys(3, 0, np.arange(2000)), np.arange(2000)
+    found = partners_of(keys, places, 2000, [MixUp(type="mixup", probability=1.0)])
+    near = (found - places) % 2000 < 1000
+    images = np.tile(np.arange(8, dtype=np.uint8)[None, None, :, None], (2000, 8, 1, 3))
+    flipped = (augment_images(images, keys, [Flip(type="flip", probability=0.5)]) != images).any((1, 2, 3))
+    assert 0.4 < flipped.mean() < 0.6
+    assert abs(np.corrcoef(near, flipped)[0, 1]) < 0.1

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from hypothesis import given
@@ -18,12 +19,15 @@ from astraml_ray.cli.main import main
 from astraml_ray.cli.preview_page import preview_html, preview_page
 from astraml_ray.data import plan
 from astraml_ray.data.augmentation.draws import Means
-from astraml_ray.data.blocks import BlockReader
+from astraml_ray.data.blocks import BlockReader, rows_of_block
 from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
+from astraml_ray.data.inspection.preview import preview_dataset
 from astraml_ray.data.inspection.previews import mark_changes, preview
 from astraml_ray.data.microbatches import local_blocks, micro_batches
 from astraml_ray.data.prepare import build_manifest
+from astraml_ray.errors import SpecError
+from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.text_augmentation import TEXT_PRESETS
 from tests.conftest import word_rows, write_dataset
@@ -202,3 +206,48 @@ def test_command_s_errors(dataset: Path, tmp_path: Path) -> None:
     assert "/augmentation/0" in error
     assert run(str(tmp_path / "none"), "--augmentation", "light")[0] == 20
     assert run(str(dataset), "--augmentation", "light", "--html", str(tmp_path / "no" / "page.html"))[0] == 30
+
+
+def _bad_labels(path: Path) -> None:
+    rows = word_rows(100).to_pylist()
+    for row in rows[::7]:
+        row["label"] = None
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _broken_first_line(path: Path) -> None:
+    path.write_text("{broken\n" + "".join(json.dumps(row) + "\n" for row in word_rows(100).to_pylist()))
+
+
+@pytest.mark.parametrize("write", [_bad_labels, _broken_first_line])
+def test_rows_are_those_of_a_run_that_leaves_bad_ones_out(write: Callable[[Path], None], tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl")
+    dataset = {"path": str(tmp_path), "on_bad_row": "skip", "max_bad_fraction": 0.3}
+    spec = parse_spec({"dataset": dataset, "model": "m", "augmentation": "light", "seed": SEED})
+    shown = preview_dataset(spec, rows=20, cache=tmp_path / "c")["rows"]
+    manifest = build_manifest(spec.dataset, task="text-classification", cache=tmp_path / "c")
+    split = manifest.splits["train"]
+    (block,) = plan.epoch_blocks(split.rows, split.sizes, seed=SEED, epoch=0)
+    table, _ = rows_of_block(manifest, split, block)
+    trained = table["text"].take(plan.permutation(block, SEED)[:20]).to_pylist()
+    assert [row["before"] for row in shown] == trained
+
+
+def test_texts_without_labels_are_augmented_as_language_models_train(tmp_path: Path) -> None:
+    pq.write_table(word_rows(50).select(["text"]), tmp_path / "train.parquet")
+    spec = parse_spec({"dataset": str(tmp_path), "model": "m", "augmentation": "light"})
+    shown = preview_dataset(spec, rows=2, cache=tmp_path / "c")["augmentation"]
+    wanted = {task: [one.type for one in augmentations_of("light", task)] for task in ("masked-lm", "causal-lm")}
+    assert [one["type"] for one in shown] == wanted["masked-lm"] == wanted["causal-lm"]
+    with pytest.raises(SpecError) as caught:
+        preview_dataset(spec.model_copy(update={"sampling": "balanced"}), rows=2, cache=tmp_path / "c")
+    assert [problem.param for problem in caught.value.problems] == ["/sampling"]
+
+
+def test_weights_of_a_class_that_is_not_there_are_refused(tmp_path: Path) -> None:
+    folder = write_dataset(tmp_path / "d", rows=30)
+    sampling = {"weights": {"zzz": 2.0}}
+    spec = parse_spec({"dataset": str(folder), "model": "m", "augmentation": "light", "sampling": sampling})
+    with pytest.raises(SpecError) as caught:
+        preview_dataset(spec, rows=2, cache=tmp_path / "c")
+    assert [problem.param for problem in caught.value.problems] == ["/sampling/weights"]

@@ -238,7 +238,11 @@ def test_what_is_sent_is_bounded() -> None:
     cut = within({"rows": [words]}, most_bytes=10, most_characters=4)["rows"][0]
     assert cut == {"position": 0, "before": ["wwww…"] * 4, "after": ["v"] * 4, "tags": ["O"] * 4}
     image = {"position": 0, "before": {"media_type": "image/png", "data": "x" * 200}, "after": []}
-    assert within({"rows": [image] * 3}, most_bytes=500, most_characters=4)["rows"] == [image] * 2
+    assert within({"rows": [image] * 3}, most_bytes=600, most_characters=4)["rows"] == [image] * 2
+    odd = {"position": 0, "before": "\x01é" * 20, "after": ""}
+    for most in (500, 1000, 3000):
+        kept = within({"rows": [image, odd] * 6}, most_bytes=most, most_characters=100)["rows"]
+        assert 0 < len(json.dumps(kept)) <= most + 2 * len(kept)  # the commas between rows
 
 
 def test_progress_is_told(tmp_path: Path) -> None:

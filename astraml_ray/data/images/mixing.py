@@ -10,11 +10,11 @@ import numpy.typing as npt
 from astraml_ray.data.keyed import uniforms_of
 from astraml_ray.data.partners import partners
 from astraml_ray.spec.augmentation import Augmentation
-from astraml_ray.spec.image_augmentation import CutMix, Mixing, MixUp
+from astraml_ray.spec.image_augmentation import Mixing
 
 __all__ = ["PARTNER_STREAM", "draw_mixtures", "mixings_of", "partners_of", "weights_of_partners"]
 
-PARTNER_STREAM = 1 << 22
+PARTNER_STREAM = (1 << 22) + 1
 _STREAM = PARTNER_STREAM + 1
 Keys = npt.NDArray[np.uint64]
 Indices = npt.NDArray[np.int64]
@@ -22,13 +22,13 @@ Indices = npt.NDArray[np.int64]
 
 def mixings_of(augmentations: Sequence[Augmentation]) -> list[Mixing]:
     """Those that mix two images."""
-    return [one for one in augmentations if isinstance(one, MixUp | CutMix)]
+    return [one for one in augmentations if isinstance(one, Mixing)]
 
 
 def partners_of(
     keys: Keys, places: npt.NDArray[np.int64], rows: int, mixings: Sequence[Mixing]
 ) -> npt.NDArray[np.int64]:
-    """The place of each row's partner in its block, never the row itself; -1 where a row is not mixed.
+    """The place of each row's partner in its block, never its own; -1 where a row is not mixed.
 
     Args:
         keys: (n,), of the rows.
@@ -36,6 +36,8 @@ def partners_of(
         rows: Of the block.
         mixings: From the spec.
     """
+    if not mixings:
+        return np.full(len(keys), -1)
     found = partners(places, keys, rows)
     mixed = (_chosen(keys, mixings) >= 0) & (found != places)
     chosen: Indices = np.where(mixed, found, -1)

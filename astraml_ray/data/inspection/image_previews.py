@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from astraml_ray.data.blocks import BlockReader
+from astraml_ray.data.blocks import BlockReader, row_of
 from astraml_ray.data.encoding.images import ImageEncoder, pixels_of
 from astraml_ray.data.plan import Block, run_blocks
 
@@ -94,7 +94,7 @@ def preview_images(
                 before = _pictures(plain, block, table, order, places)
                 after = _pictures(reader, block, table, order, places)
                 for place, label, *both in zip(places.tolist(), labels, before, after, strict=True):
-                    row = _row(reader, block, int(order[place]))
+                    row = row_of(reader.split, block, int(order[place]))
                     wanted.setdefault(row, []).append(len(found))
                     found.append((label, both[0], [both[1]]))
                 if len(found) >= rows:
@@ -157,16 +157,7 @@ def _pictures(reader: BlockReader, block: Block, table: pa.Table, order: Places,
     return [Picture(block.epoch, position, image, name, weight) for position, image, name, weight in made]
 
 
-def _row(reader: BlockReader, block: Block, index: int) -> tuple[int, int]:
-    """The fragment of a row of a block's table, and the row in it."""
-    for fragment in dict.fromkeys(block.fragments):
-        if index < reader.split.rows[fragment]:
-            return fragment, index
-        index -= reader.split.rows[fragment]
-    raise AssertionError("the row is one of the block's")
-
-
 def _index(reader: BlockReader, block: Block, row: tuple[int, int]) -> int:
-    """The reverse of _row."""
+    """The reverse of row_of."""
     fragments = list(dict.fromkeys(block.fragments))
     return sum(reader.split.rows[one] for one in fragments[: fragments.index(row[0])]) + row[1]

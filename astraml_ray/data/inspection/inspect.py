@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.columns import LABEL_NAMES, TEXT_NAMES, find_columns, find_image
+from astraml_ray.data.columns import TEXT_NAMES, find_columns
 from astraml_ray.data.formats import format_of, formats_of, fragments_of
 from astraml_ray.data.inspection.counts import SplitTally
 from astraml_ray.data.inspection.findings import find_faults
@@ -29,6 +29,7 @@ __all__ = ["Progress", "inspect_dataset"]
 
 _MOST_REFUSED = 10
 Kind = Literal["texts", "images", "words"]
+_KINDS: dict[str, Kind] = {"image": "images", "tokens": "words", "text": "texts"}
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def inspect_dataset(
         JSON data with these keys, which stay:
 
         * `rows_are`: `texts`, `images`, or `words` that have tags.
-        * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `image`, `tokens`, `label` or
-          null) and `why` (`named`, `usual_name`, `only_text` or null).
+        * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `text_pair`, `image`,
+          `tokens`, `label` or null) and `why` (`named`, `usual_name`, `only_text` or null).
         * `splits`: by name, train first, each with `files`, `bytes`, `formats`, `rows` (null where the limit cut it
           short), `rows_read`, `refused` (the first 10 files that training cannot read: `file`, `why`), and:
           `text` (of images, `null` only): `null`, `blank`, and `characters` and `words`, each with `p50`, `p95`, `p99`,
@@ -92,9 +93,9 @@ def inspect_dataset(
     by_split = {name: unordered[name] for name in SPLITS if name in unordered}
     first = by_split["train"][0]
     schema = loose_schema(first, format_of(first, spec.format, access), access)
-    rows_are, content, label = _roles(schema, spec.columns, first.uri)
+    roles = _roles(schema, spec.columns, first.uri)
     kinds = {name: formats_of(objects, spec.format, access) for name, objects in by_split.items()}
-    reading = _Reading(content, label, rows_are, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
+    reading = _Reading(roles, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
     total = sum(info.size for objects in by_split.values() for info in objects)
     before = 0
     for name, objects in by_split.items():
@@ -106,8 +107,8 @@ def inspect_dataset(
                 break
         before += sum(info.size for info in objects)
     found = {
-        "rows_are": rows_are,
-        "columns": _columns(schema, spec.columns, rows_are, content, label),
+        "rows_are": roles.rows_are,
+        "columns": _columns(schema, spec.columns, roles),
         "splits": {
             name: {
                 "files": len(objects),
@@ -125,29 +126,42 @@ def inspect_dataset(
     return {**found, "findings": find_faults(found)}
 
 
+@dataclass(frozen=True)
+class _Roles:
+    """Of a dataset's columns.
+
+    Attributes:
+        rows_are: What they are.
+        content: The column of texts, images or words.
+        pair: The column of second texts, if rows are pairs.
+        label: The column of labels or tags, if there is one.
+    """
+
+    rows_are: Kind
+    content: str
+    pair: str | None
+    label: str | None
+
+
 @dataclass
 class _Reading:
     """What is known so far.
 
     Attributes:
-        content: The column of texts or images.
-        label: The label column, if there is one.
-        rows_are: What they are.
+        roles: Of the columns.
         hashes: Of all splits.
         tallies: By split.
         cut: Splits that the limit cut short.
     """
 
-    content: str
-    label: str | None
-    rows_are: Kind
+    roles: _Roles
     hashes: RowHashes
     tallies: dict[str, SplitTally]
     cut: set[str] = field(default_factory=set)
 
     @property
     def columns(self) -> list[str]:
-        return [self.content, *([self.label] if self.label else [])]
+        return [name for name in (self.roles.content, self.roles.pair, self.roles.label) if name is not None]
 
     @property
     def rows(self) -> int:
@@ -162,29 +176,38 @@ class _Reading:
             table = table.slice(0, limit - tally.rows)
             self.cut.add(split)
         labels, marks, kind = self._labels(table, part.uri)
-        contents = table[self.content]
-        if self.rows_are == "images":
+        name = self.roles.content
+        contents = table[name]
+        if self.roles.rows_are == "images":
             tally.add_images(contents, labels, kind)
             self._hash(split, contents, marks, contents.is_valid())
             return
-        if self.rows_are == "words":
-            contents = _joined(contents, self.content, part.uri)
-        texts = plain_strings(contents, self.content, part.uri)
+        if self.roles.rows_are == "words":
+            contents = _joined(contents, name, part.uri)
+        texts = plain_strings(contents, name, part.uri)
         words = np.fromiter((len((value or "").split()) for value in texts.to_pylist()), np.int64, len(texts))
         tally.add(texts, words, labels, kind)
-        self._hash(split, texts, marks, pa.array(words > 0))
+        self._hash(split, self._whole(texts, table, part.uri), marks, pa.array(words > 0))
+
+    def _whole(self, texts: pa.ChunkedArray, table: pa.Table, uri: str) -> pa.ChunkedArray:
+        """What makes a row the same as another: both of its texts, if it has two."""
+        if self.roles.pair is None:
+            return texts
+        others = pc.fill_null(plain_strings(table[self.roles.pair], self.roles.pair, uri), "")
+        return pc.binary_join_element_wise(texts, others, "\x1f")
 
     def _labels(self, table: pa.Table, uri: str) -> tuple[pa.ChunkedArray | None, pa.ChunkedArray | None, Any]:
         """The labels that are counted, one mark for each row, and the labels' type."""
-        if self.label is None:
+        name = self.roles.label
+        if name is None:
             return None, None, None
-        column = table[self.label]
-        if self.rows_are != "words":
-            labels = plain_strings(column, self.label, uri)
+        column = table[name]
+        if self.roles.rows_are != "words":
+            labels = plain_strings(column, name, uri)
             return labels, labels, column.type
-        tags = pc.list_flatten(as_words(column.drop_null(), self.label, uri))
+        tags = pc.list_flatten(as_words(column.drop_null(), name, uri))
         counted = pa.chunked_array([*tags.chunks, pa.nulls(column.null_count, pa.string())])
-        return counted, _joined(column, self.label, uri), column.type.value_type
+        return counted, _joined(column, name, uri), column.type.value_type
 
     def _hash(self, split: str, contents: pa.ChunkedArray, labels: pa.ChunkedArray | None, said: pa.Array) -> None:
         """Of the rows that hold something."""
@@ -200,8 +223,8 @@ class _Reading:
             "rows_read": tally.rows,
             "refused": [{"file": uri, "why": why} for uri, why in tally.refused.items()],
             "text": tally.text_facts(),
-            "image": tally.image_facts() if self.rows_are == "images" else None,
-            "label": tally.label_facts(everywhere, trained) if self.label else None,
+            "image": tally.image_facts() if self.roles.rows_are == "images" else None,
+            "label": tally.label_facts(everywhere, trained) if self.roles.label else None,
             "duplicates": vars(self.hashes.repeats(split)),
         }
 
@@ -245,26 +268,16 @@ def _parts(objects: Sequence[ObjectInfo], kinds: Sequence[str], columns: list[st
         yield _Part(table, objects[fragment.source].uri, refusal, before)
 
 
-def _roles(schema: pa.Schema, wanted: Columns, source: str) -> tuple[Kind, str, str | None]:
-    """What the rows are, the column of it, and that of their labels or tags, if there is one."""
-    image = find_image(schema, wanted, source=source)
-    if image is not None:
-        by_lower = {name.lower(): name for name in schema.names}
-        label = wanted.label or next((by_lower[name] for name in LABEL_NAMES if name in by_lower), None)
-        return "images", image, label
-    roles = find_columns(schema, wanted, task="auto", source=source)
-    label = roles.columns.get("label")
-    if "tokens" in roles.columns:
-        return "words", roles.columns["tokens"], label
-    return "texts", roles.columns["text"], label
+def _roles(schema: pa.Schema, wanted: Columns, source: str) -> _Roles:
+    columns = find_columns(schema, wanted, task="auto", source=source, needs_label=False).columns
+    role = next(role for role in _KINDS if role in columns)
+    return _Roles(_KINDS[role], columns[role], columns.get("text_pair"), columns.get("label"))
 
 
-def _columns(
-    schema: pa.Schema, wanted: Columns, rows_are: Kind, content: str, label: str | None
-) -> list[dict[str, Any]]:
-    role = {"texts": "text", "images": "image", "words": "tokens"}[rows_are]
-    found = ((content, role, getattr(wanted, role)), (label, "label", wanted.label))
-    roles = {name: (role, given) for name, role, given in found if name is not None}
+def _columns(schema: pa.Schema, wanted: Columns, found: _Roles) -> list[dict[str, Any]]:
+    role = next(role for role, kind in _KINDS.items() if kind == found.rows_are)
+    names = {role: found.content, "text_pair": found.pair, "label": found.label}
+    roles = {name: (role, getattr(wanted, role)) for role, name in names.items() if name is not None}
     columns = []
     for one in schema:
         taken, named = roles.get(one.name, (None, None))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.augmentation import Augmentation, augmentations_of, check_augmentations
+from astraml_ray.spec.sampling import sampling_problems
 from astraml_ray.spec.text_augmentation import MixTexts
 
 __all__ = ["MOST_IMAGE_ROWS", "preview_dataset", "within"]
@@ -67,7 +69,9 @@ def preview_dataset(
     tell = progress or (lambda _: None)
     tell("looking at the dataset")
     roles = find_roles(spec.dataset, task=spec.task, secret=secret)
-    task = spec.task if spec.task != "auto" else classification_of(roles)
+    # Both tasks without labels, one of which the model would choose, are augmented alike.
+    found_task = classification_of(roles) if "label" in roles else "masked-lm"
+    task = spec.task if spec.task != "auto" else found_task
     check_augmentations(spec.augmentation, task, pairs="text_pair" in roles)
     augmentations = augmentations_of(spec.augmentation, task)
     if not augmentations:
@@ -77,12 +81,15 @@ def preview_dataset(
         raise SpecError([Problem("", f"{rows} rows of images are too many", f"ask for {MOST_IMAGE_ROWS} at most")])
     tell("counting its rows")
     sampled = spec.sampling != "natural"
-    # The order of the rows does not depend on labels that stand alone, so they are not read unless they are asked for.
-    labelled = sampled or "text" not in roles or "text_pair" in roles
+    # Which rows there are, and in which order, depends on labels only where bad rows are left out.
+    labelled = sampled or "text" not in roles or "text_pair" in roles or spec.dataset.on_bad_row != "fail"
     labelled = labelled or any(isinstance(rule, MixTexts) for rule in augmentations)
     manifest = build_manifest(
         spec.dataset, task=task if labelled else "masked-lm", cache=cache, secret=secret, count_classes=sampled
     )
+    classes = manifest.labels if manifest.target == "class" else None
+    if problems := sampling_problems(spec.sampling, task, classes):
+        raise SpecError(problems)
     found = {
         "epoch": 0,
         "seed": spec.seed,
@@ -108,7 +115,7 @@ def within(found: Json, *, most_bytes: int, most_characters: int) -> Json:
 
     Args:
         found: What preview_dataset gave.
-        most_bytes: Of all rows together.
+        most_bytes: Of all rows together, as JSON.
         most_characters: Of a text.
 
     Returns:
@@ -118,7 +125,7 @@ def within(found: Json, *, most_bytes: int, most_characters: int) -> Json:
     total = 0
     for row in found["rows"]:
         kept = _cut(row, most_characters)
-        total += sum(map(_size, _values(kept)))
+        total += len(json.dumps(kept))
         if total > most_bytes and rows:
             break
         rows.append(kept)
@@ -188,18 +195,3 @@ def _cut_value(value: Any, most: int) -> Any:
     if isinstance(value, list):
         return [_cut_value(one, most) for one in value[:most]]
     return value
-
-
-def _values(value: Any) -> Iterator[Any]:
-    """What is in lists and objects."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for one in value:
-            yield from _values(one)
-    else:
-        yield value
-
-
-def _size(value: Any) -> int:
-    return len(value.encode()) + 3 if isinstance(value, str) else 8

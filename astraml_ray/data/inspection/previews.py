@@ -57,10 +57,9 @@ def preview(
     seed: int,
     rows: int,
     means: Means,
-    epoch: int = 0,
     sampler: Sampler | None = None,
 ) -> Iterator[Pair]:
-    """The first rows of an epoch, as a run with this seed trains on them, whatever its workers and batches.
+    """The first rows of epoch 0, as a run with this seed trains on them, whatever its workers and batches.
 
     Args:
         manifest: The dataset, of texts, pairs of texts, or words.
@@ -68,16 +67,15 @@ def preview(
         seed: Of the run.
         rows: How many.
         means: What augmentations take besides.
-        epoch: From 0.
         sampler: Draws the rows, where classes are sampled.
     """
     split = manifest.splits["train"]
-    for block in run_blocks(split.rows, split.sizes, seed=seed, epochs=epoch + 1, start_epoch=epoch, sampler=sampler):
+    for block in run_blocks(split.rows, split.sizes, seed=seed, epochs=1, sampler=sampler):
         own = np.arange(min(block.rows, rows - block.start), dtype=np.int64)
         if len(own) < 1:
             return
         table, drawn = rows_of_block(manifest, split, block, sampler)
-        keys = row_keys(seed, epoch, own + block.start)
+        keys = row_keys(seed, block.epoch, own + block.start)
         chosen, _ = rows_with_partners(table, drawn[permutation(block, seed)], own, keys, augmentations)
         yield from _pairs(chosen, keys, augmentations, means, block.start)
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,6 +95,15 @@ class Followed:
         return "\n".join(line["text"] for lines in self.lines.values() for line in lines)
 
 
+def soon(condition: Callable[[], bool]) -> bool:
+    """Waits as long as a busy machine may need."""
+    return wait_until(condition, timeout_s=180.0)
+
+
+def saved_step(folder: RunFolder) -> int:
+    return FolderCheckpoints(folder, keep=2).latest_progress().step
+
+
 def assert_nothing_is_left() -> None:
     for name in (
         "RunController",
@@ -105,9 +113,9 @@ def assert_nothing_is_left() -> None:
         "SplitCoordinator",
         "PlacementGroup",
     ):
-        assert wait_until(lambda name=name: not of_ours(name)), name  # type: ignore[misc]
+        assert soon(lambda name=name: not of_ours(name)), name  # type: ignore[misc]
     total = ray.cluster_resources()["CPU"]
-    assert wait_until(lambda: ray.available_resources().get("CPU") == total)
+    assert soon(lambda: ray.available_resources().get("CPU") == total)
     assert [g for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"] == []
 
 
@@ -151,44 +159,41 @@ class Runner:
     """An actor that owns a run, as the service's does."""
 
     def go(self, inputs: RunInputs, folder: RunFolder, cores: int) -> None:
-        self.run = Followed(folder)
-        self.run.run(inputs, cores)
-
-    def step(self) -> int:
-        records = self.run.records if hasattr(self, "run") else []
-        return records[-1]["step"] if records else 0
+        Followed(folder).run(inputs, cores)
 
 
 def test_a_killed_runner_and_then_frozen_workers(cores: int | None, inputs: RunInputs, tmp_path: Path) -> None:
     """What a killed runner leaves, the next one removes; workers that do not answer a stop are ended."""
     folder = RunFolder(str(tmp_path / "run"))
-    runner = ray.remote(Runner).options(num_cpus=0, max_concurrency=2).remote()  # type: ignore[attr-defined]
+    runner = ray.remote(Runner).options(num_cpus=0).remote()  # type: ignore[attr-defined]
     runner.go.remote(inputs, folder, cores)
-    while ray.get(runner.step.remote()) < 12:
-        time.sleep(0.1)
+    assert soon(lambda: saved_step(folder) >= 10)
     (process,) = of_ours("Runner")
     os.kill(process, signal.SIGKILL)
-    assert wait_until(lambda: not of_ours("RayTrainWorker"))
+    assert soon(lambda: not of_ours("RayTrainWorker"))
     assert remove_orphans() == 1
     assert remove_orphans() == 0
     assert_nothing_is_left()
-    saved = FolderCheckpoints(folder, keep=2).latest_progress().step
+    saved = saved_step(folder)
     assert saved >= 10
 
     run = Followed(folder)
 
     def freeze() -> None:
+        if saved_step(folder) == saved:  # a checkpoint is written beside the steps, and may come after them
+            run.at[run.records[-1]["step"] + 1] = freeze
+            return
         for worker in of_ours("RayTrainWorker"):
             os.kill(worker, signal.SIGSTOP)
         run.stop.request("now")
 
-    run.at[saved + 7] = freeze
+    run.at[saved + 1] = freeze
     with pytest.raises(RunStopped, match="were ended after 3 s") as caught:
         run.run(inputs, cores)
     assert_nothing_is_left()
     assert run.events[0]["step"] == saved
-    assert caught.value.step == FolderCheckpoints(folder, keep=2).latest_progress().step
-    assert saved < (caught.value.step or 0) <= run.records[-1]["step"]
+    assert caught.value.step == saved_step(folder)
+    assert saved < (caught.value.step or 0) < 260
     assert run.lines
 
 

@@ -165,7 +165,7 @@ class Runner:
 def test_a_killed_runner_and_then_frozen_workers(cores: int | None, inputs: RunInputs, tmp_path: Path) -> None:
     """What a killed runner leaves, the next one removes; workers that do not answer a stop are ended."""
     folder = RunFolder(str(tmp_path / "run"))
-    runner = ray.remote(Runner).options(num_cpus=0).remote()  # type: ignore[attr-defined]
+    runner = ray.remote(Runner).options(num_cpus=0).remote()
     runner.go.remote(inputs, folder, cores)
     assert soon(lambda: saved_step(folder) >= 10)
     (process,) = of_ours("Runner")

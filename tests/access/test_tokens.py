@@ -69,6 +69,7 @@ def test_only_a_bearer_token_in_the_header_is_one() -> None:
         "Bearer " + "é" * 60,
         "Bearer \x00",
     ],
+    ids=range(14),  # the token is another one each time
 )
 def test_what_is_no_token(header: str | None) -> None:
     with pytest.raises(UnauthenticatedError):

@@ -17,6 +17,7 @@ import pytest
 
 from tests.cluster import service
 from tests.cluster.service import Installed, wait_for
+from tests.cluster.test_sweep import same_decisions
 from tests.conftest import write_dataset
 
 pytestmark = pytest.mark.ray
@@ -191,6 +192,34 @@ def test_every_process_is_killed_in_turn(up: Installed, undisturbed: dict[str, A
     assert [line["id"] for line in lines] == list(range(1, len(lines) + 1))
     assert {line["attempt"] for line in lines if line["rank"] is None} >= set(range(2, job["attempts"] + 1))
     _nothing_is_left(up)
+
+
+def test_a_sweep_outlives_the_controller_and_its_runner(up: Installed) -> None:
+    """Both killed while trials run: no trial is done twice or lost, and each is told once."""
+    rates = [1e-3, 3e-4, 1e-4, 1e-5]
+    hyper = {**SPEC["hyperparams"], "epochs": 2, "eval_every": "8 steps"}
+    sweep = {"parameters": {"hyperparams.lr": {"choice": rates}}, "reduction_factor": 2, "max_concurrent": 1}
+    job_id = post(up, "/v2.1/jobs", {**SPEC, "hyperparams": hyper, "sweep": sweep}).raise_for_status().json()["id"]
+
+    def ended(count: int) -> list[dict[str, Any]]:
+        trials = up.get(f"/v2.1/jobs/{job_id}/trials")["data"]
+        found = [trial for trial in trials if trial["ended_at"]]
+        return found if len(found) >= count else []
+
+    wait_for(lambda: ended(1))
+    up.kill("ray::Controller")
+    before = wait_for(lambda: ended(2))
+    up.kill("ray::Runner")
+    job = up.ended(job_id)
+    assert job["status"] == "succeeded", job
+    after = {trial["number"]: trial for trial in ended(4)}
+    assert sorted(trial["parameters"]["hyperparams.lr"] for trial in after.values()) == sorted(rates)
+    for trial in before:
+        assert {**after[trial["number"]], "seconds": None} == {**trial, "seconds": None}
+    same_decisions(Path(job["run_path"]), list(after.values()))
+    events = up.get(f"/v2.1/jobs/{job_id}/events", limit=1000)["data"]
+    told = sorted(event["data"]["number"] for event in events if event["type"] == "trial_ended")
+    assert told == [0, 1, 2, 3]
 
 
 def _past(folder: Path, step: int) -> bool:

@@ -200,9 +200,10 @@ def _read(path: Path) -> pa.Table | None:
         if zlib.crc32(data) != checksum:
             return None
         table: pa.Table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        os.utime(path)
     except (OSError, ValueError, struct.error, pa.ArrowInvalid):
         return None
+    with contextlib.suppress(OSError):  # a file of another user, or of a filesystem that is only read
+        os.utime(path)
     return table
 
 

@@ -30,7 +30,7 @@ __all__ = ["MOST_BAD", "FragmentScan", "scan_fragment", "scan_fragments"]
 MAX_CLASSES = 10_000
 MOST_BAD = 1_000_000
 """Numbers of bad rows that are kept; a dataset with more of them is refused, whatever its size."""
-_VERSION = 4
+_VERSION = 5
 _THREADS = 8
 
 

@@ -281,6 +281,11 @@ def test_labels_that_change_their_type_are_counted(tmp_path: Path) -> None:
         inspect(tmp_path / "train.jsonl")
 
 
+def test_labels_that_are_infinite_or_huge_are_counted(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [("a", math.inf), ("b", 1e300), ("c", 1.0), ("d", 1.0)])
+    assert inspect(tmp_path)["splits"]["train"]["label"]["classes"] == {"1": 2, "1e+300": 1, "inf": 1}
+
+
 def test_limit_reads_the_first_rows_and_says_so(tmp_path: Path) -> None:
     write_dataset(tmp_path / "d", rows=200, group=40)
     found = inspect(tmp_path / "d", limit=55)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.columns import Target
+from astraml_ray.data.values import whole_as_ints
 
 __all__ = ["DAMAGED_FILE", "UNREADABLE", "BadRow", "BadRows", "CheckImage", "clipped", "failing", "find_bad_rows"]
 
@@ -134,13 +135,9 @@ def _values(column: pa.ChunkedArray, name: str, classes: Sequence[str]) -> Found
 
 
 def _unknown(column: pa.ChunkedArray, name: str, classes: Sequence[str]) -> Found:
-    if pa.types.is_floating(column.type):
-        whole = pc.equal(pc.floor(column), column)
-        plain = pc.if_else(whole, column.cast(pa.int64(), safe=False).cast(pa.string()), column.cast(pa.string()))
-    elif next(_not_utf8(column, name), None) is None:
-        plain = column.cast(pa.string())
-    else:
+    if next(_not_utf8(column, name), None) is not None:
         return
+    plain = whole_as_ints(column)
     unknown = pc.and_(pc.is_valid(plain), pc.invert(pc.is_in(plain, pa.array(classes, pa.string()))))
     for row in _rows(unknown):
         yield row, "unknown_class", f"column {name!r} holds {clipped(plain[row])}, a class of no training row"

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.storage.credentials import Access
-from astraml_ray.data.storage.objects import ObjectInfo, reading, resolve
+from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["Bounds", "FileFormat", "Fragment", "damage_named", "place_of", "read_range", "select_columns"]
+__all__ = ["Bounds", "FileFormat", "Fragment", "damage_named", "place_of", "select_columns"]
 
 
 class Bounds:
@@ -115,14 +115,6 @@ def damage_named(info: ObjectInfo) -> Iterator[None]:
         raise DamagedError(
             f"is damaged: {str(error).splitlines()[0][:300]}", param=info.uri, hint="write the object again"
         ) from error
-
-
-def read_range(info: ObjectInfo, start: int, stop: int, access: Access) -> bytes:
-    """Bytes of an object in one request; fewer at its end."""
-    filesystem, path = resolve(info.uri, access)
-    with reading(info.uri, access):
-        data: bytes = filesystem.cat_file(path, start=start, end=min(stop, info.size))
-    return data
 
 
 def select_columns(info: ObjectInfo, table: pa.Table, wanted: list[str] | None) -> pa.Table:

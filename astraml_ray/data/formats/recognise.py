@@ -12,10 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import zstandard
 
 from astraml_ray.data.formats.delimited import delimiter_of
-from astraml_ray.data.formats.fragment import read_range
 from astraml_ray.data.splits import IMAGE_SUFFIXES
 from astraml_ray.data.storage.credentials import Access
-from astraml_ray.data.storage.objects import ObjectInfo
+from astraml_ray.data.storage.objects import ObjectInfo, read_range
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["HEAD_BYTES", "content_of", "format_of", "formats_of", "name_of"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -215,19 +216,22 @@ def _mended(
 
 
 def _of_each(infos: Sequence[ObjectInfo], read: Callable[[ObjectInfo], _T], size: Callable[[_T], int]) -> list[_T]:
+    """Several at once, the next one when the first of them is counted."""
     found: list[_T] = []
     held = 0
+    remaining = iter(infos)
     with ThreadPoolExecutor(_READERS) as pool:
-        remaining = iter(infos)
-        while window := list(islice(remaining, _READERS * 4)):
-            found += pool.map(read, window)
-            held += sum(size(one) for one in found[-len(window) :])
+        pending = deque(pool.submit(read, info) for info in islice(remaining, _READERS))
+        while pending:
+            found.append(pending.popleft().result())
+            held += size(found[-1])
             if held > Bounds.frame:
                 raise DataError(
                     f"and the small files beside it become over {Bounds.frame >> 20} MiB when they are read",
                     param=infos[0].uri,
                     hint="write fewer rows per compressed file",
                 )
+            pending.extend(pool.submit(read, info) for info in islice(remaining, 1))
     return found
 
 

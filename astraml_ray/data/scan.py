@@ -66,6 +66,7 @@ def scan_fragments(
         cache: Folder that remembers.
         decode: See scan_fragment.
     """
+    decode = decode and "image" in manifest.columns
     by_source: dict[int, list[Fragment]] = {}
     for fragment in fragments:
         by_source.setdefault(fragment.source, []).append(fragment)

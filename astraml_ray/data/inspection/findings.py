@@ -52,7 +52,7 @@ def _columns(facts: Facts) -> Iterator[Finding]:
 def _rows(name: str, split: Facts) -> Iterator[Finding]:
     text = split["text"]
     for one in split["refused"]:
-        hint = "training cannot read it: write the column in one way in all its lines"
+        hint = "training refuses it: correct those lines, or leave them out: dataset.on_bad_row=quarantine"
         yield _finding("error", "refused_file", name, f"{one['file']}: {one['why']}", hint)
     if not split["rows_read"]:
         yield _finding("error", "no_rows", name, f"{name} has no rows", "add rows, or take its files out")

@@ -15,7 +15,7 @@ from astraml_ray.data.columns import TEXT_NAMES, find_columns
 from astraml_ray.data.formats import format_of, formats_of, fragments_of
 from astraml_ray.data.inspection.counts import SplitTally
 from astraml_ray.data.inspection.findings import find_faults
-from astraml_ray.data.inspection.loose import loose_schema, read_loosely
+from astraml_ray.data.inspection.loose import Refusal, loose_schema, read_loosely
 from astraml_ray.data.inspection.repeats import MOST_HASHED, RowHashes
 from astraml_ray.data.prepare import objects_by_split
 from astraml_ray.data.rows import content_hash
@@ -171,7 +171,7 @@ class _Reading:
         """Takes a fragment, or what of it is within the limit."""
         tally, table = self.tallies[split], part.table
         if part.refusal is not None and len(tally.refused) < _MOST_REFUSED:
-            tally.refused.setdefault(part.uri, part.refusal)
+            tally.refused.setdefault(part.refusal.file, part.refusal.why)
         if limit is not None and tally.rows + table.num_rows > limit:
             table = table.slice(0, limit - tally.rows)
             self.cut.add(split)
@@ -243,13 +243,13 @@ class _Part:
     Attributes:
         table: Its rows.
         uri: Of its object.
-        refusal: Why training cannot read it, if it cannot.
+        refusal: Why training refuses it, if it does.
         read: Bytes of the split read by then.
     """
 
     table: pa.Table
     uri: str
-    refusal: str | None
+    refusal: Refusal | None
     read: int
 
 

@@ -32,7 +32,7 @@ class BadRow:
     Attributes:
         row: Its number in its fragment, from 0, all rows counted.
         reason: null, unparsable, not_utf8, null_in_list, unequal_lengths, not_a_number, not_finite, unknown_class,
-            bad_image, DAMAGED_FILE or UNREADABLE.
+            bad_image, missing_image, DAMAGED_FILE or UNREADABLE.
         message: For people.
         source: Which of the fragment's objects it is in, from 0.
         before: Rows of the fragment before that object.

@@ -52,9 +52,11 @@ def read_loosely(
     try:
         return read_fragment(objects, fragment, kind, columns, access), None
     except DataError as error:
-        if not _of_lines(kind):
+        if not (_of_lines(kind) or kind == "listed-image"):
             raise
         refused = error
+    if kind == "listed-image":
+        return _there(objects, fragment, read_mended(objects, fragment, kind, columns, access), refused)
     parts, lost = _parts(objects, fragment, kind, access)
     odd = [_odd_rows(part) if kind.startswith("json") else {} for part in parts]
     table = _together(parts, odd)
@@ -63,6 +65,16 @@ def read_loosely(
     lost += sum(len(part.bad) for part in parts) - sum(map(len, odd))
     told = f"; {lost:,} of {table.num_rows + lost:,} rows there do not parse, and are not counted" if lost else ""
     return table.select(columns), Refusal(refused.param or objects[fragment.source].uri, refused.message + told)
+
+
+def _there(
+    objects: Sequence[ObjectInfo], fragment: Fragment, found: Mended, refused: DataError
+) -> tuple[pa.Table, Refusal]:
+    """Of the images that a metadata file names, those that are there."""
+    if not found.bad:
+        raise refused
+    more = f"; {len(found.bad):,} of {found.rows:,} images there are missing" if len(found.bad) > 1 else ""
+    return found.table, Refusal(objects[fragment.source + found.bad[0].source].uri, refused.message + more)
 
 
 def loose_schema(info: ObjectInfo, kind: str, access: Access) -> pa.Schema:

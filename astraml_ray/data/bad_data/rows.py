@@ -12,10 +12,22 @@ import pyarrow.compute as pc
 from astraml_ray.data.columns import Target
 from astraml_ray.data.values import whole_as_ints
 
-__all__ = ["DAMAGED_FILE", "UNREADABLE", "BadRow", "BadRows", "CheckImage", "clipped", "failing", "find_bad_rows"]
+__all__ = [
+    "DAMAGED_FILE",
+    "MISSING_IMAGE",
+    "UNREADABLE",
+    "BadRow",
+    "BadRows",
+    "CheckImage",
+    "clipped",
+    "failing",
+    "find_bad_rows",
+]
 
 DAMAGED_FILE = "damaged_file"
 """The reason of all rows of a file that cannot be read, and is one of several in a fragment."""
+MISSING_IMAGE = "missing_image"
+"""The reason of a row whose image is a file of its own, and is not there."""
 UNREADABLE = "unreadable"
 """The reason of all rows of a fragment that cannot be read."""
 _FIRST = 5
@@ -32,7 +44,7 @@ class BadRow:
     Attributes:
         row: Its number in its fragment, from 0, all rows counted.
         reason: null, unparsable, not_utf8, null_in_list, unequal_lengths, not_a_number, not_finite, unknown_class,
-            bad_image, missing_image, DAMAGED_FILE or UNREADABLE.
+            bad_image, MISSING_IMAGE, DAMAGED_FILE or UNREADABLE.
         message: For people.
         source: Which of the fragment's objects it is in, from 0.
         before: Rows of the fragment before that object.

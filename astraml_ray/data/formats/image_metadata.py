@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.bad_data.rows import BadRow
+from astraml_ray.data.bad_data.rows import MISSING_IMAGE, BadRow
 from astraml_ray.data.formats.delimited import CSV
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, select_columns, sources_of
 from astraml_ray.data.formats.images import images_of
@@ -175,7 +175,7 @@ def _read_listed(
     why = f"is named in {metadata.uri.rpartition('/')[2]}, and is not there"
     missing = np.flatnonzero(~there).tolist()
     bad = tuple(
-        BadRow(row, "missing_image", f"{why} (row {first + row} of it)", source=row, before=row) for row in missing
+        BadRow(row, MISSING_IMAGE, f"{why} (row {first + row} of it)", source=row, before=row) for row in missing
     )
     written = {row: _line(rows.slice(row, 1)) for row in missing}
     return Mended(

@@ -27,7 +27,8 @@ class Inspection(OpenShape):
     columns: list[dict[str, Any]]
     """Each with `name`, `type`, `role` (text, image, tokens, label or null) and `why`."""
     splits: dict[str, dict[str, Any]]
-    """Each with `files`, `bytes`, `formats`, `rows`, `rows_read`, `refused`, `text`, `image`, `label`, `duplicates`."""
+    """Each with `files`, `bytes`, `formats`, `rows`, `rows_read`, `unnamed_images`, `refused`, `text`, `image`,
+    `label`, `duplicates`."""
     leakage: list[dict[str, Any]]
     """For validation and test: how many of their rows are training rows too."""
     hashing: dict[str, Any]

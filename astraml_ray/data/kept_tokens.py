@@ -28,6 +28,7 @@ from astraml_ray.data.encoding.encoder import Encoder
 from astraml_ray.data.encoding.schema import HEAD
 from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.data.encoding.words import WordEncoder
+from astraml_ray.data.formats import sources_of, unplaced
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.rows import read_rows
 from astraml_ray.spec.augmentation import Augmentation
@@ -137,12 +138,13 @@ def classes_of(table: pa.Table) -> npt.NDArray[np.int64]:
 
 def _address(manifest: Manifest, split: Split, index: int, encoder: Encoder) -> str:
     fragment = split.fragments[index]
+    kind = manifest.formats[fragment.source]
     left_out = split.left_out[index] if split.left_out else ()
     key = {
         "version": _VERSION,
-        "objects": [asdict(info) for info in manifest.objects[fragment.source : fragment.source + fragment.count]],
-        "fragment": asdict(fragment) | {"source": 0},
-        "read_as": [manifest.formats[fragment.source], manifest.columns, manifest.target],
+        "objects": [asdict(info) for info in sources_of(manifest.objects, fragment, kind)],
+        "fragment": asdict(unplaced(fragment, kind)),
+        "read_as": [kind, manifest.columns, manifest.target],
         "rows": [split.side, manifest.threshold if split.side != "all" else 0, split.rows[index], list(left_out)],
         "encoder": _digest_of(encoder),
     }
@@ -200,9 +202,10 @@ def _read(path: Path) -> pa.Table | None:
         if zlib.crc32(data) != checksum:
             return None
         table: pa.Table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-        os.utime(path)
     except (OSError, ValueError, struct.error, pa.ArrowInvalid):
         return None
+    with contextlib.suppress(OSError):  # a file of another user, or of a filesystem that is only read
+        os.utime(path)
     return table
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from astraml_ray.data.bad_data.tolerance import judge
 from astraml_ray.data.columns import find_columns
-from astraml_ray.data.formats import Fragment, format_of, formats_of, fragments_of, mended_schema
+from astraml_ray.data.formats import Fragment, first_of, fragments_of, listing_of, mended_schema
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragment, scan_fragments
 from astraml_ray.data.splits import SPLITS, assign_splits, data_objects
@@ -43,8 +43,9 @@ def build_manifest(
     """
     access = Access(spec.endpoint_url, secret)
     by_split = objects_by_split(spec, access)
-    objects = [info for split in SPLITS for info in by_split.get(split, [])]
-    formats = formats_of(objects, spec.format, access)
+    listings = {name: listing_of(by_split[name], spec.format, access) for name in SPLITS if name in by_split}
+    objects = [info for listing in listings.values() for info in listing.objects]
+    formats = [kind for listing in listings.values() for kind in listing.kinds]
     roles = find_columns(mended_schema(objects[0], formats[0], access), spec.columns, task=task, source=objects[0].uri)
     threshold = 0 if "validation" in by_split else fraction_to_threshold(spec.validation_fraction)
     manifest = Manifest(
@@ -52,12 +53,10 @@ def build_manifest(
     )
     fragments: dict[str, list[Fragment]] = {}
     position = 0
-    for split in SPLITS:
-        count = len(by_split.get(split, []))
-        if count:
-            places = range(position, position + count)
-            fragments[split] = list(fragments_of(objects, formats, places, access, cache))
-        position += count
+    for split, listing in listings.items():
+        places = range(position, position + len(listing.objects))
+        fragments[split] = list(fragments_of(objects, formats, places, access, cache))
+        position = places.stop
     scanner = _Scans(cache, decode=spec.on_bad_row != "fail")
     return _fill(manifest, spec, fragments, scanner, count_classes=count_classes)
 
@@ -65,8 +64,7 @@ def build_manifest(
 def find_roles(spec: DatasetSpec, *, task: Task, secret: Callable[[], str] | None = None) -> dict[str, str]:
     """The column of each role, by the schema of the first training object; see columns.find_columns."""
     access = Access(spec.endpoint_url, secret)
-    first = objects_by_split(spec, access)["train"][0]
-    kind = format_of(first, spec.format, access)
+    first, kind = first_of(objects_by_split(spec, access)["train"], spec.format, access)
     return find_columns(mended_schema(first, kind, access), spec.columns, task=task, source=first.uri).columns
 
 

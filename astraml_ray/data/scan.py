@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from astraml_ray.data.bad_data.rows import UNREADABLE, BadRow, BadRows
 from astraml_ray.data.columns import Target
-from astraml_ray.data.formats import Bounds, Fragment, place_of, read_fragment, rows_lost
+from astraml_ray.data.formats import Bounds, Fragment, place_of, read_fragment, rows_lost, sources_of, unplaced
 from astraml_ray.data.images.faults import decode_fault, header_fault
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.rows import hash_rows, read_checked
@@ -30,7 +30,7 @@ __all__ = ["MOST_BAD", "FragmentScan", "scan_fragment", "scan_fragments"]
 MAX_CLASSES = 10_000
 MOST_BAD = 1_000_000
 """Numbers of bad rows that are kept; a dataset with more of them is refused, whatever its size."""
-_VERSION = 4
+_VERSION = 6
 _THREADS = 8
 
 
@@ -66,6 +66,7 @@ def scan_fragments(
         cache: Folder that remembers.
         decode: See scan_fragment.
     """
+    decode = decode and "image" in manifest.columns
     by_source: dict[int, list[Fragment]] = {}
     for fragment in fragments:
         by_source.setdefault(fragment.source, []).append(fragment)
@@ -98,9 +99,10 @@ def scan_fragment(manifest: Manifest, fragment: Fragment, *, decode: bool = Fals
         fragment: Which.
         decode: Images are decoded, to find those that cannot be; else their headers tell, or their names alone.
     """
-    by_name = manifest.target and not manifest.threshold and manifest.formats[fragment.source] == "image-folder"
-    if by_name and not decode:
-        return _classes_by_folder(manifest, fragment, manifest.columns["label"])
+    by_name = manifest.target and not manifest.threshold and not decode
+    scan_names = _UNREAD.get(manifest.formats[fragment.source]) if by_name else None
+    if scan_names is not None:
+        return scan_names(manifest, fragment, manifest.columns["label"])
     try:
         checked = read_checked(manifest, fragment, decode_fault if decode else header_fault)
     except DamagedError as error:
@@ -144,6 +146,19 @@ def _classes_by_folder(manifest: Manifest, fragment: Fragment, label: str) -> Fr
     return FragmentScan(table.num_rows, 0, 0, tuple(labels), counts)
 
 
+def _classes_by_list(manifest: Manifest, fragment: Fragment, label: str) -> FragmentScan:
+    """Of images of which a metadata file tells all."""
+    checked = read_checked(replace(manifest, columns={"label": label}), fragment)
+    labels = sorted(_classes(checked.table, manifest.target))[: MAX_CLASSES + 1]
+    rows = checked.table.num_rows
+    counts = _count(checked.table, np.ones(rows, bool), labels) if manifest.target == "class" else ()
+    return FragmentScan(rows, 0, 0, tuple(labels), counts, BadRows.of(checked.bad))
+
+
+_UNREAD = {"image-folder": _classes_by_folder, "listed-image": _classes_by_list}
+"""How images are scanned whose files need not be read, by their format."""
+
+
 def _count(table: pa.Table, kept: npt.NDArray[np.bool_], labels: list[str]) -> tuple[int, ...]:
     places = pc.index_in(table["label"].filter(pa.array(kept)), pa.array(labels, pa.string())).drop_null()
     return tuple(np.bincount(places.to_numpy(), minlength=len(labels)).tolist())
@@ -152,9 +167,10 @@ def _count(table: pa.Table, kept: npt.NDArray[np.bool_], labels: list[str]) -> t
 def _cache_file(manifest: Manifest, first: Fragment, cache: Path, *, decode: bool) -> Path:
     """Of an object, by its first fragment, or of several that share one."""
     source = first.source
-    infos = [asdict(info) for info in manifest.objects[source : source + first.count]]
-    key = [_VERSION, infos, manifest.formats[source], manifest.columns, manifest.target, manifest.threshold]
-    key += [Bounds.fragment, decode]
+    kind = manifest.formats[source]
+    infos = [asdict(info) for info in sources_of(manifest.objects, first, kind)]
+    key = [_VERSION, infos, kind, manifest.columns, manifest.target, manifest.threshold]
+    key += [Bounds.fragment, decode, unplaced(first, kind).source]
     return cache / "scans" / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.json"
 
 

@@ -7,7 +7,10 @@ import pyarrow.compute as pc
 
 from astraml_ray.errors import DataError
 
-__all__ = ["as_images", "as_numbers", "as_words", "plain_strings"]
+__all__ = ["MOST_WHOLE", "as_images", "as_numbers", "as_words", "plain_strings", "whole_as_ints"]
+
+MOST_WHOLE = 2.0**63
+"""Whole numbers from here on are written as other numbers are."""
 
 
 def plain_strings(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:
@@ -19,14 +22,27 @@ def plain_strings(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedA
     kind = _value_type(column)
     if pa.types.is_nested(kind):
         raise DataError(f"column {name!r} holds {kind}, not single values", param=where, hint="name another column")
-    if pa.types.is_floating(kind) and pc.all(pc.equal(pc.floor(column), column)).as_py():
-        column = column.cast(pa.int64())
     try:
-        return column.cast(pa.string())
+        return whole_as_ints(column)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(
             f"column {name!r} holds {kind} that is no text", param=where, hint="name another column"
         ) from error
+
+
+def whole_as_ints(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Single values as strings: a whole number below 2**63 has no point and no exponent, whatever stands beside it.
+
+    Raises:
+        pa.ArrowInvalid: One is no text.
+        pa.ArrowNotImplementedError: None of this type is.
+    """
+    texts = column.cast(pa.string())
+    if not pa.types.is_floating(_value_type(column)):
+        return texts
+    numbers = column.cast(pa.float64())
+    whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), MOST_WHOLE))
+    return pc.if_else(whole, pc.if_else(whole, numbers, 0.0).cast(pa.int64()).cast(pa.string()), texts)
 
 
 def as_numbers(column: pa.ChunkedArray, name: str, where: str) -> pa.ChunkedArray:

@@ -50,17 +50,19 @@ class DatasetSpec(SpecModel):
     """Test rows; scored once, with the best model."""
     format: DatasetFormat = "auto"
     """The file format; `auto` goes by the files' first bytes, and by their names where those leave it open. Lines
-    may be compressed with gzip or zstd."""
+    may be compressed with gzip or zstd. An image folder's rows are its images, of the class that their folder names; or
+    those of its `metadata.jsonl`, `metadata.csv` or `metadata.parquet`, in which `file_name` names the image."""
     columns: Columns = Columns()
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Share of the training rows that becomes the validation set when there is none. A row's side
     follows from a hash of its content, so it is the same at every run, and equal rows stay together."""
     on_bad_row: BadRowPolicy = "fail"
     """What happens to rows that cannot be trained on: nulls, lines that do not parse, broken UTF-8, what is no number,
-    unknown classes, damaged images. `fail` refuses the dataset and names the first of them; `skip` leaves them out and
-    counts them; `quarantine` also writes them into the run's `quarantine.jsonl`. An empty text is no bad row. Where
-    nothing needs the rows before the first step (Parquet with a validation set, no classes), and with images, `fail`
-    meets some of them only when they are trained on; the others look at all rows, and decode all images, first."""
+    unknown classes, damaged or missing images. `fail` refuses the dataset and names the first of them; `skip` leaves
+    them out and counts them; `quarantine` also writes them into the run's `quarantine.jsonl`. An empty text is no bad
+    row. Where nothing needs the rows before the first step (Parquet with a validation set, no classes), and with
+    images, `fail` meets some of them only when they are trained on; the others look at all rows, and decode all images,
+    first."""
     max_bad_fraction: float = Field(default=0.01, gt=0, le=0.5)
     """Share of the rows of a split that `skip` and `quarantine` leave out at most; beyond it the dataset is refused."""
     endpoint_url: Uri | None = None

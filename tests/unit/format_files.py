@@ -15,7 +15,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import zstandard
 
-from astraml_ray.data.formats import Fragment, formats_of, fragments_of, read_fragment
+from astraml_ray.data.formats import Fragment, fragments_of, listing_of, read_fragment
 from astraml_ray.data.splits import data_objects
 from astraml_ray.data.storage.credentials import OWN
 from astraml_ray.data.storage.objects import list_objects
@@ -118,14 +118,14 @@ WRITERS: dict[str, Writer] = {
 
 
 def fragments_at(uri: str, wanted: str = "auto", cache: Path | None = None) -> list[tuple[Fragment, str]]:
-    objects = data_objects(list_objects(uri))
-    kinds = formats_of(objects, wanted, OWN)
-    return [(part, kinds[part.source]) for part in fragments_of(objects, kinds, range(len(objects)), OWN, cache)]
+    listing = listing_of(data_objects(list_objects(uri)), wanted, OWN)
+    parts = fragments_of(listing.objects, listing.kinds, range(len(listing.objects)), OWN, cache)
+    return [(part, listing.kinds[part.source]) for part in parts]
 
 
 def rows_at(uri: str, wanted: str = "auto", columns: list[str] | None = None) -> list[dict[str, object]]:
     """All rows under a URI, in order; a fragment that tells its rows has so many."""
-    objects = data_objects(list_objects(uri))
+    objects = listing_of(data_objects(list_objects(uri)), wanted, OWN).objects
     rows: list[dict[str, object]] = []
     for part, kind in fragments_at(uri, wanted):
         table = read_fragment(objects, part, kind, columns, OWN)

@@ -30,6 +30,7 @@ from astraml_ray.data.rows import row_place
 from astraml_ray.data.sampling import make_sampler
 from astraml_ray.spec.loading import parse_spec
 from tests.conftest import word_rows
+from tests.unit.format_files import save_to_disk
 from tests.unit.images import image_rows
 from tests.unit.test_bad_rows import error_of, manifest_of, texts_of
 
@@ -176,6 +177,36 @@ def test_a_sample_of_a_shard_that_cannot_be_read(name: str, tmp_path: Path) -> N
     assert "row 11: sample '011' is damaged" in error_of(tmp_path, tmp_path / "c").message
     manifest = manifest_of(tmp_path, tmp_path / "c", on_bad_row="skip", max_bad_fraction=0.1)
     assert texts_of(manifest) == [*TEXTS[:11], *TEXTS[12:]]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_an_image_that_is_only_named_costs_its_row(kind: str, tmp_path: Path) -> None:
+    [image, other] = image_rows(2, seed=1)["image"].to_pylist()
+    images = [{"bytes": None if n == 7 else (image, other)[n % 2], "path": f"{n}.png"} for n in range(300)]
+    table = pa.table({"image": images, "label": ["cat", "dog", "cat"] * 100})
+    (tmp_path / "d").mkdir()
+    if kind == "parquet":
+        pq.write_table(table, tmp_path / "d" / "train.parquet", row_group_size=100)
+    else:
+        save_to_disk(table, tmp_path / "d" / "train", features={}, shards=1, batch=100)
+    pq.write_table(table[100:], tmp_path / "d" / "validation.parquet")
+    assert "row 7: column 'image' is null" in error_of(tmp_path / "d", tmp_path / "c").message
+    manifest = manifest_of(tmp_path / "d", tmp_path / "c", on_bad_row="skip", max_bad_fraction=0.01)
+    assert manifest.left_out["train"].reasons == {"null": 1}
+    assert "row 7: column 'image' is null" in manifest.left_out["train"].first[0]
+    assert manifest.splits["train"].total_rows == 299
+
+
+def test_a_row_group_of_images_that_are_only_named_is_left_out(tmp_path: Path) -> None:
+    [image, other] = image_rows(2, seed=1)["image"].to_pylist()
+    images = [{"bytes": None if n == 8 else (image, other)[n % 2], "path": f"{n}.png"} for n in range(9)]
+    table = pa.table({"image": images, "label": ["cat", "dog", "cat"] * 3})
+    pq.write_table(table, tmp_path / "train.parquet", row_group_size=4)
+    pq.write_table(table[:8], tmp_path / "validation.parquet")
+    assert "not in the dataset" in error_of(tmp_path, tmp_path / "c").message
+    manifest = manifest_of(tmp_path, tmp_path / "c", on_bad_row="skip", max_bad_fraction=0.2)
+    assert manifest.left_out["train"].reasons == {"unreadable": 1}
+    assert manifest.splits["train"].total_rows == 8
 
 
 def test_images_of_folders_are_decoded_where_bad_ones_are_left_out(tmp_path: Path) -> None:

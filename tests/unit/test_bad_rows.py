@@ -31,6 +31,7 @@ from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.schema import PADDING
 from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
+from astraml_ray.data.formats.unify import plain_text
 from astraml_ray.data.images.faults import decode_fault, header_fault
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.microbatches import Position, local_blocks, micro_batches
@@ -273,6 +274,12 @@ class TestReasons:
         table = pa.table({"t": ["a"] * 3, "y": [1.0, 3.0, 2.0]})
         assert _of(table, {"text": "t", "label": "y"}, "class", classes=("1", "2")) == [(1, "unknown_class")]
 
+    def test_whole_numbers_beyond_int64_are_classes_of_their_own(self) -> None:
+        table = pa.table({"t": ["a"] * 4, "y": [1e10, 1e300, 2.5, 2.0**63]})
+        classes = ("10000000000", "1e+300", "2.5")
+        assert _of(table, {"text": "t", "label": "y"}, "class", classes=classes) == [(3, "unknown_class")]
+        assert [plain_text(value) for value in (1e10, 1e300, 2.5)] == list(classes)
+
     def test_images_by_their_check(self) -> None:
         table = pa.table({"i": [{"bytes": b"good"}, {"bytes": None}, {"bytes": b"bad"}], "y": ["a", "b", "c"]})
         check = lambda data: "is no image" if data == b"bad" else None  # noqa: E731
@@ -286,6 +293,19 @@ class TestReasons:
         manifest = manifest_of(tmp_path, tmp_path / "c", on_bad_row="skip", max_bad_fraction=0.1)
         assert manifest.left_out["train"].reasons == {"unparsable": 1}
         assert "holds a list" in manifest.left_out["train"].first[0]
+
+
+@pytest.mark.parametrize("huge", [1e300, 2.0**63])
+def test_a_number_is_one_class_whatever_stands_beside_it(huge: float, tmp_path: Path) -> None:
+    """In a row group, in small files of other types, and where it is compared with the known classes."""
+    for number, labels in enumerate([[1e10, 2.5] * 5, [1e10, huge] * 5, [10**10, 7] * 5]):
+        texts = [f"text {number} {row}" for row in range(10)]
+        pq.write_table(pa.table({"text": texts, "label": labels}), tmp_path / f"train-{number}.parquet")
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [1e10, huge]}), tmp_path / "validation.parquet")
+    for policy in ("fail", "skip"):
+        manifest = manifest_of(tmp_path, tmp_path / "c", on_bad_row=policy)
+        assert set(manifest.labels) == {"7", "2.5", "10000000000", str(pa.scalar(huge).cast(pa.string()))}
+        assert not manifest.left_out
 
 
 def test_a_quote_that_is_not_closed_costs_its_line(tmp_path: Path) -> None:

@@ -144,6 +144,16 @@ def test_second_look_reads_nothing_again(dataset: Path, tmp_path: Path, monkeypa
     assert manifest_of(str(dataset), tmp_path / "cache") == first
 
 
+@pytest.mark.parametrize("policy", ["skip", "quarantine"])
+def test_texts_are_not_read_again_for_another_policy(
+    policy: str, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images are: those that cannot be decoded are found then."""
+    first = manifest_of(str(dataset), tmp_path / "cache")
+    monkeypatch.setattr("astraml_ray.data.scan.read_checked", lambda *_: pytest.fail("read again"))
+    assert manifest_of({"path": str(dataset), "on_bad_row": policy}, tmp_path / "cache").splits == first.splits
+
+
 def test_number_labels_are_in_numeric_order_and_floats_are_whole(tmp_path: Path) -> None:
     pq.write_table(pa.table({"sentence": ["a", "b", "c"], "label": [10.0, 9.0, 2.0]}), tmp_path / "train.parquet")
     pq.write_table(pa.table({"sentence": ["a"], "label": ["9"]}), tmp_path / "test.parquet")
@@ -245,5 +255,7 @@ class TestErrors:
         with pytest.raises(DataError, match="changed under the run"):
             texts_of(manifest, "train")
 
-    def test_images_are_named_as_not_supported(self, dataset: Path, tmp_path: Path) -> None:
-        assert "image" in error_of({"path": str(dataset), "columns": {"image": "i"}}, tmp_path).message
+    def test_an_image_column_that_is_not_there(self, dataset: Path, tmp_path: Path) -> None:
+        error = error_of({"path": str(dataset), "columns": {"image": "i"}}, tmp_path)
+        assert error.param == "/dataset/columns/image"
+        assert "'i'" in error.message

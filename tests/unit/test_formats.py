@@ -18,7 +18,7 @@ from astraml_ray.data.inspection.inspect import inspect_dataset
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.data.rows import read_rows
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 from astraml_ray.spec.dataset import DatasetSpec
 from astraml_ray.spec.loading import parse_spec
 from tests.conftest import word_rows
@@ -185,12 +185,26 @@ def test_hugging_face_features(tmp_path: Path) -> None:
 
 
 def test_images_that_are_only_named(tmp_path: Path) -> None:
-    table = pa.table(
-        {"image": [{"bytes": None, "path": "/home/me/1.jpg"}]},
-        schema=pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]),
-    )
-    pq.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="not in the dataset"):
+    """All of them, or some beside others that are there; those may be left out, see test_bad_files."""
+    for rows in (1, 3):
+        named = [{"bytes": None, "path": f"/home/me/{row}.jpg"} for row in range(rows)]
+        for images in (named, [*named, {"bytes": b"1", "path": "1.jpg"}]):
+            table = pa.table(
+                {"image": images},
+                schema=pa.schema([("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]),
+            )
+            pq.write_table(table, tmp_path / "a.parquet")
+            with pytest.raises(DataError, match="not in the dataset") as caught:
+                rows_at(str(tmp_path))
+            assert "save_to_disk" in str(caught.value.hint)
+            assert isinstance(caught.value, DamagedError)
+
+
+@pytest.mark.parametrize("wrong", [-2, 2])
+def test_a_class_id_without_a_name_is_told(wrong: int, tmp_path: Path) -> None:
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    save_to_disk(pa.table({"label": pa.array([0, wrong, 1], pa.int64())}), tmp_path, features=features, shards=1)
+    with pytest.raises(DataError, match=f"holds class {wrong}, and there are 2"):
         rows_at(str(tmp_path))
 
 

@@ -147,14 +147,6 @@ def test_what_is_not_read_says_what_to_do(name: str, data: bytes, hint: str, tmp
     assert hint in str(caught.value.hint)
 
 
-def test_a_file_that_tells_of_images_is_no_data(tmp_path: Path) -> None:
-    (tmp_path / "1.png").write_bytes(b"1")
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "1.png", "label": "cat"}\n')
-    with pytest.raises(DataError, match="images beside it") as caught:
-        rows_at(str(tmp_path))
-    assert str(caught.value.param).endswith("/metadata.jsonl")
-
-
 def test_what_lies_beside_the_data(tmp_path: Path) -> None:
     names = [
         "README.md",

@@ -6,12 +6,16 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 import zstandard
 
-from astraml_ray.data.formats import Bounds
+from astraml_ray.data.formats import Bounds, registry
+from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DataError
 from tests.conftest import word_rows
 from tests.unit.format_files import (
@@ -101,6 +105,28 @@ def test_much_in_one_frame_is_refused_and_in_many_is_read(
     assert len({part.group for part in parts}) > 10
     assert all(part.stop <= 10_000 for part in parts)
     assert rows_at(str(tmp_path)) == table.to_pylist()
+
+
+def test_small_files_are_counted_as_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 compressed files that are one fragment, no more are read than the bound takes, and as many at once."""
+    for number in range(40):
+        (tmp_path / f"{number:02}.jsonl.gz").write_bytes(gzip.compress(jsonl(ROWS)))
+    assert len(fragments_at(str(tmp_path))) == 1
+    seen: list[str] = []
+    kind = registry.FORMATS["jsonl.gz"]
+
+    def counted(info: ObjectInfo, *arguments: Any) -> pa.Table:
+        seen.append(info.uri)
+        return kind.read(info, *arguments)
+
+    monkeypatch.setitem(registry.FORMATS, "jsonl.gz", replace(kind, read=counted))
+    assert len(rows_at(str(tmp_path))) == 40 * len(ROWS)
+    assert len(seen) == 40
+    seen.clear()
+    monkeypatch.setattr(Bounds, "frame", 3 * ROWS.nbytes)
+    with pytest.raises(DataError, match="small files beside it"):
+        rows_at(str(tmp_path))
+    assert 3 < len(seen) <= 3 + registry._READERS
 
 
 def test_a_row_too_long_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,8 @@ from torch.nn import functional
 
 from astraml_ray.data.encoding.encoder import encoder_from_plain, encoder_to_plain
 from astraml_ray.data.encoding.images import ImageEncoder, pixels_of
-from astraml_ray.data.encoding.pixels import UnreadableImage, decode_image
+from astraml_ray.data.encoding.pixels import UnreadableImage, decode_image, header_of
+from astraml_ray.data.images.faults import decode_fault, header_fault
 from astraml_ray.data.microbatches import local_blocks, micro_batches
 from astraml_ray.errors import DataError, ModelError, SpecError
 from astraml_ray.settings import load_settings
@@ -145,8 +146,25 @@ def test_exif_turns_the_image_upright_and_damaged_exif_does_not_matter() -> None
     ids=["empty", "text", "cut jpeg", "cut png", "cut webp", "cut gif", "png without data"],
 )
 def test_damaged_images_are_refused(data: bytes) -> None:
-    with pytest.raises(UnreadableImage, match="cannot be decoded"):
+    with pytest.raises(UnreadableImage, match=r"cannot be decoded|no format|is empty"):
         whole(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "is empty"),
+        (b"<html>", "is of no format that can be read: it begins with b'<html>'"),
+        (png_that_claims(9000, 9000), "claims 9000x9000 pixels, more than 64,000,000"),
+        (png_that_claims(60_000, 60_000), "claims more than 64,000,000 pixels"),
+    ],
+    ids=["empty", "html", "large", "bomb"],
+)
+def test_a_run_tells_what_a_look_at_the_header_tells(data: bytes, why: str) -> None:
+    with pytest.raises(UnreadableImage) as caught:
+        whole(data)
+    assert str(caught.value) == header_fault(data) == decode_fault(data) == why
+    assert header_of(pa.py_buffer(data)) is None
 
 
 @pytest.mark.parametrize("side", [9000, 14_000, 2_000_000])

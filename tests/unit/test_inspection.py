@@ -28,6 +28,7 @@ from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns, DatasetSpec
 from tests.conftest import write_dataset
 from tests.unit.images import encoded
+from tests.unit.test_bad_files import PACKERS, WRITERS
 
 Rows = list[tuple[Any, Any]]
 
@@ -279,6 +280,48 @@ def test_labels_that_change_their_type_are_counted(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"text": "a"\n')
     with pytest.raises(DataError, match="damaged"):
         inspect(tmp_path / "train.jsonl")
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "train.jsonl.gz", "train.json", "train.csv.zst"])
+def test_rows_that_do_not_parse_are_told_and_the_others_counted(name: str, tmp_path: Path) -> None:
+    rows: list[Any] = [{"text": f"text {i}", "label": i % 3} for i in range(50)]
+    rows[7:7] = rows[40:40] = ["not a row"]
+    plain = WRITERS[name.split(".")[1]](rows)
+    (tmp_path / name).write_bytes(PACKERS[f".{name.split('.')[2]}" if name.count(".") > 1 else ""](plain))
+    found = inspect(tmp_path)
+    split = found["splits"]["train"]
+    assert (split["rows"], split["label"]["classes"]) == (50, {"0": 17, "1": 17, "2": 16})
+    assert split["label"]["types"] == {"number": 50}
+    assert codes(found) == {("refused_file", "train")}
+    assert name in found["findings"][0]["message"]
+    assert "2 of 52 rows there do not parse" in found["findings"][0]["message"]
+    assert "on_bad_row" in found["findings"][0]["hint"]
+
+
+@pytest.mark.parametrize("packed", PACKERS)
+def test_labels_of_no_single_value_are_counted_in_compressed_files(packed: str, tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": ["x"] if i == 30 else i % 2} for i in range(50)]
+    (tmp_path / f"train.jsonl{packed}").write_bytes(PACKERS[packed](WRITERS["jsonl"](rows)))
+    label = inspect(tmp_path)["splits"]["train"]["label"]
+    assert label["classes"] == {"0": 24, "1": 25, '["x"]': 1}
+
+
+def test_small_files_that_differ_are_counted_and_the_one_at_fault_is_named(tmp_path: Path) -> None:
+    """Of four that are read as one, one has other labels, and one cannot be read."""
+    (tmp_path / "train").mkdir()
+    for name, label in {"a": "1", "b": '["x"]', "c": "1"}.items():
+        (tmp_path / "train" / f"{name}.jsonl").write_text(f'{{"text": "{name}", "label": {label}}}\n' * 3)
+    (tmp_path / "train" / "d.jsonl").write_text('{"text": \n' * 2)
+    found = inspect(tmp_path)
+    assert found["splits"]["train"]["label"]["classes"] == {"1": 6, '["x"]': 3}
+    [refused] = found["splits"]["train"]["refused"]
+    assert refused["file"].endswith("d.jsonl")
+    assert "2 of 11 rows there do not parse" in refused["why"]
+
+
+def test_labels_that_are_infinite_or_huge_are_counted(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", [("a", math.inf), ("b", 1e300), ("c", 1.0), ("d", 1.0)])
+    assert inspect(tmp_path)["splits"]["train"]["label"]["classes"] == {"1": 2, "1e+300": 1, "inf": 1}
 
 
 def test_limit_reads_the_first_rows_and_says_so(tmp_path: Path) -> None:

@@ -109,6 +109,17 @@ def test_a_folder_that_cannot_be_written_costs_only_time(reader: BlockReader, tm
     assert all(table.equals(other) for table, other in zip(read(blocked), expected, strict=True))
 
 
+def test_a_file_that_cannot_be_touched_is_read(reader: BlockReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = read(reader)
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(kept_tokens.os, "utime", refuse)
+    monkeypatch.setattr(kept_tokens, "read_rows", lambda *_: pytest.fail("read again"))
+    assert all(table.equals(other) for table, other in zip(read(reader), expected, strict=True))
+
+
 def test_readers_at_once_make_each_fragment_once(reader: BlockReader, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
     real = kept_tokens.read_rows

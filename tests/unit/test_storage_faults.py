@@ -16,12 +16,20 @@ import pytest
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.data import formats
 from astraml_ray.data.encoding.schema import HEAD
-from astraml_ray.data.formats import fragments_of, read_fragment
+from astraml_ray.data.formats import formats_of, fragments_of, read_fragment, schema_of
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.data.rows import read_rows
 from astraml_ray.data.storage.credentials import Access
-from astraml_ray.data.storage.objects import ObjectInfo, describe, list_objects, open_object, resolve
+from astraml_ray.data.storage.objects import (
+    ObjectInfo,
+    describe,
+    list_objects,
+    open_object,
+    read_range,
+    reading,
+    resolve,
+)
 from astraml_ray.data.storage.s3 import RetryingS3
 from astraml_ray.data.stream import _read_or_report
 from astraml_ray.errors import AstraError, DataError, InfrastructureError, StorageOutageError
@@ -261,6 +269,26 @@ def test_a_server_that_knows_if_match(blob: tuple[ObjectInfo, Access, bytes], s3
     assert [request.method for request in proxy.requests] == ["GET", "HEAD"]
 
 
+@pytest.mark.parametrize("name", ["train.jsonl", "train.arrow", "train.tar", "train.parquet"])
+def test_a_file_that_changes_between_plan_and_reading(name: str, s3: S3Server, proxy: FaultyProxy) -> None:
+    """Whatever reads first (a head, a line's end, a header): no rows of another version, and an error that says so."""
+    file = s3.folder / "bucket" / "changing" / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"\0" * 1000)
+    access = Access(proxy.address)
+    info = describe(f"s3://bucket/changing/{name}", access)
+    file.write_bytes(b"\0" * 1001)
+    for look in (
+        lambda: formats_of([info], "auto", access),
+        lambda: schema_of(info, name.split(".")[1].replace("tar", "webdataset"), access),
+        lambda: read_range(info, 0, 10, access),
+    ):
+        with pytest.raises(DataError, match="changed under the run") as caught:
+            look()
+        assert caught.value.param == info.uri
+        assert "new run" in str(caught.value.hint)
+
+
 def test_arrow_hands_on_why_a_row_group_cannot_be_read(s3: S3Server, proxy: FaultyProxy) -> None:
     """It reads in threads of its own; the footer is known from before."""
     file = s3.folder / "bucket" / "rewritten.parquet"
@@ -379,6 +407,30 @@ def test_a_runs_files_are_written_and_read_through_faults(s3: S3Server, proxy: F
     assert folder.exists("weights")
     assert folder.names("") == ["empty", "progress.json", "weights"]
     assert proxy.faults().total() > 3
+
+
+@pytest.mark.usefixtures("_everything_through_the_proxy")
+def test_a_file_that_changes_while_it_is_read(s3: S3Server, proxy: FaultyProxy, tmp_path: Path) -> None:
+    """Of a model, or of a run: the version that is there at first is asked for to the end."""
+    file = s3.folder / "bucket" / "model" / "weights"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(bytes(SIZE))
+    uri = "s3://bucket/model/weights"
+    filesystem, path = resolve(uri)
+
+    def plan(number: int, method: str, where: str) -> None:
+        if method == "GET":
+            file.write_bytes(bytes(SIZE + 1))
+
+    proxy.plan = plan
+    with pytest.raises(DataError, match="changed while it was read") as caught, reading(uri):
+        filesystem.get_file(path, str(tmp_path / "weights"))
+    assert (caught.value.param, caught.value.code) == (uri, "data")
+    assert "read it again" in str(caught.value.hint)
+    file.write_bytes(bytes(SIZE))
+    with pytest.raises(InfrastructureError) as failed:
+        list(RunFolder("s3://bucket/model").pieces("weights"))
+    assert failed.value.param == uri
 
 
 @pytest.mark.usefixtures("_everything_through_the_proxy")

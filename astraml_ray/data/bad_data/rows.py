@@ -10,11 +10,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.columns import Target
+from astraml_ray.data.values import whole_as_ints
 
-__all__ = ["DAMAGED_FILE", "UNREADABLE", "BadRow", "BadRows", "CheckImage", "clipped", "failing", "find_bad_rows"]
+__all__ = [
+    "DAMAGED_FILE",
+    "MISSING_IMAGE",
+    "UNREADABLE",
+    "BadRow",
+    "BadRows",
+    "CheckImage",
+    "clipped",
+    "failing",
+    "find_bad_rows",
+]
 
 DAMAGED_FILE = "damaged_file"
 """The reason of all rows of a file that cannot be read, and is one of several in a fragment."""
+MISSING_IMAGE = "missing_image"
+"""The reason of a row whose image is a file of its own, and is not there."""
 UNREADABLE = "unreadable"
 """The reason of all rows of a fragment that cannot be read."""
 _FIRST = 5
@@ -31,7 +44,7 @@ class BadRow:
     Attributes:
         row: Its number in its fragment, from 0, all rows counted.
         reason: null, unparsable, not_utf8, null_in_list, unequal_lengths, not_a_number, not_finite, unknown_class,
-            bad_image, DAMAGED_FILE or UNREADABLE.
+            bad_image, MISSING_IMAGE, DAMAGED_FILE or UNREADABLE.
         message: For people.
         source: Which of the fragment's objects it is in, from 0.
         before: Rows of the fragment before that object.
@@ -134,13 +147,9 @@ def _values(column: pa.ChunkedArray, name: str, classes: Sequence[str]) -> Found
 
 
 def _unknown(column: pa.ChunkedArray, name: str, classes: Sequence[str]) -> Found:
-    if pa.types.is_floating(column.type):
-        whole = pc.equal(pc.floor(column), column)
-        plain = pc.if_else(whole, column.cast(pa.int64(), safe=False).cast(pa.string()), column.cast(pa.string()))
-    elif next(_not_utf8(column, name), None) is None:
-        plain = column.cast(pa.string())
-    else:
+    if next(_not_utf8(column, name), None) is not None:
         return
+    plain = whole_as_ints(column)
     unknown = pc.and_(pc.is_valid(plain), pc.invert(pc.is_in(plain, pa.array(classes, pa.string()))))
     for row in _rows(unknown):
         yield row, "unknown_class", f"column {name!r} holds {clipped(plain[row])}, a class of no training row"

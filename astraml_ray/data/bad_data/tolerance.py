@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from astraml_ray.data.bad_data.rows import DAMAGED_FILE, UNREADABLE, BadRow
+from astraml_ray.data.bad_data.rows import DAMAGED_FILE, MISSING_IMAGE, UNREADABLE, BadRow
 from astraml_ray.data.formats import Fragment, place_of
 from astraml_ray.data.manifest import LeftOut, Manifest
 from astraml_ray.data.scan import MOST_BAD, FragmentScan
@@ -83,7 +83,7 @@ def _place(manifest: Manifest, fragment: Fragment, one: BadRow, before: int) -> 
         return place_of(manifest.objects, fragment, manifest.formats[fragment.source]), ""
     if fragment.count > 1:
         where = manifest.objects[fragment.source + one.source].uri
-        return where, "" if one.reason == DAMAGED_FILE else f"row {one.row - one.before}"
+        return where, "" if one.reason in (DAMAGED_FILE, MISSING_IMAGE) else f"row {one.row - one.before}"
     where = place_of(manifest.objects, fragment, manifest.formats[fragment.source])
     return where, f"row {one.row}" + (f" (row {before + one.row} of the file)" if before else "")
 

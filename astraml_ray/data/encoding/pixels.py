@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["MAX_PIXELS", "Header", "UnreadableImage", "decode_image", "header_of"]
+__all__ = ["MAX_PIXELS", "Header", "UnreadableImage", "decode_image", "header_of", "opened"]
 
 MAX_PIXELS = 64_000_000
 """Of the file's image, width times height: what claims more is refused before it is decoded."""
@@ -19,6 +20,34 @@ MAX_PIXELS = 64_000_000
 
 class UnreadableImage(ValueError):
     """The bytes are no image, a damaged one, or too large a one."""
+
+
+@contextlib.contextmanager
+def opened(data: Any) -> Iterator[Image.Image]:
+    """An image of which the header is read; what its bytes do to what is done with it is their fault, too.
+
+    Args:
+        data: A file's bytes, in any format that Pillow reads.
+
+    Raises:
+        UnreadableImage: Saying why.
+    """
+    if not len(data):
+        raise UnreadableImage("is empty")
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(f"claims {image.width}x{image.height} pixels, more than {MAX_PIXELS:,}")
+            yield image
+    except UnreadableImage:
+        raise
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(f"claims more than {MAX_PIXELS:,} pixels") from error
+    except UnidentifiedImageError as error:
+        head = bytes(memoryview(data)[:8])
+        raise UnreadableImage(f"is of no format that can be read: it begins with {head!r}") from error
+    except Exception as error:  # decoders raise whatever damaged bytes lead them to
+        raise UnreadableImage(f"cannot be decoded: {str(error)[:200] or type(error).__name__}") from error
 
 
 def decode_image(
@@ -41,21 +70,13 @@ def decode_image(
     Raises:
         UnreadableImage: Saying why.
     """
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            pixels = opened.width * opened.height
-            if pixels > MAX_PIXELS:
-                raise UnreadableImage(f"claims {opened.width}x{opened.height} pixels, more than {MAX_PIXELS:,}")
-            # A large JPEG is decoded at a half, a quarter or an eighth, still twice as large as what is kept.
-            side = 2 * max(short_edge or 0, height, width)
-            opened.draft(None, (side, side))
-            opened.load()
-            image = _rgb(_upright(opened))
-            return np.asarray(_resized(image, height, width, short_edge, resample), np.uint8)
-    except UnreadableImage:
-        raise
-    except Exception as error:  # decoders raise whatever damaged bytes lead them to
-        raise UnreadableImage(f"cannot be decoded: {str(error)[:200] or type(error).__name__}") from error
+    with opened(data) as image:
+        # A large JPEG is decoded at a half, a quarter or an eighth, still twice as large as what is kept.
+        side = 2 * max(short_edge or 0, height, width)
+        image.draft(None, (side, side))
+        image.load()
+        plain = _rgb(_upright(image))
+        return np.asarray(_resized(plain, height, width, short_edge, resample), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -76,11 +97,10 @@ class Header:
 def header_of(data: Any) -> Header | None:
     """The header of a file's bytes; None if it is no image, or claims more than MAX_PIXELS."""
     try:
-        with Image.open(io.BytesIO(data)) as opened:
-            found = Header(str(opened.format), opened.width, opened.height)
-    except Exception:  # decoders raise whatever damaged bytes lead them to
+        with opened(data) as image:
+            return Header(str(image.format), image.width, image.height)
+    except UnreadableImage:
         return None
-    return found if found.width * found.height <= MAX_PIXELS else None
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from astraml_ray.data.formats.features import plain_features
-from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, damage_named, read_range, select_columns
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, damage_named, select_columns
 from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.storage.credentials import Access
-from astraml_ray.data.storage.objects import ObjectInfo, open_object, reading
+from astraml_ray.data.storage.objects import ObjectInfo, open_object, read_range, reading
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["ARROW"]

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.storage.objects import ObjectInfo, reading
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["plain_features"]
 
@@ -23,7 +23,8 @@ def plain_features(info: ObjectInfo, table: pa.Table, *, mended: bool = False) -
         mended: Texts that are no UTF-8 stay as they are, and rows without an image have a null.
 
     Raises:
-        DataError: An image is not in the file, a class id has no name, or the bytes are no such values.
+        DamagedError: An image is not in the file (mended: none is), or the bytes are no such values.
+        DataError: A class id has no name.
     """
     with reading(info.uri):
         # Damage that decodes, such as texts that are no UTF-8.
@@ -81,7 +82,7 @@ def _holds_images(kind: pa.DataType) -> bool:
 def _image_bytes(info: ObjectInfo, name: str, column: pa.ChunkedArray, mended: bool) -> pa.ChunkedArray:
     data = pc.struct_field(column, "bytes")
     if data.null_count > column.null_count and not (mended and data.null_count < len(data)):
-        raise DataError(
+        raise DamagedError(
             f"column {name!r} names image files that are not in the dataset",
             param=info.uri,
             hint="write the images' bytes into it: save_to_disk and push_to_hub do",
@@ -94,8 +95,9 @@ def _class_names(info: ObjectInfo, name: str, column: pa.ChunkedArray, names: li
     known = pc.if_else(pc.equal(column, -1), None, column)
     bounds = pc.min_max(known).as_py()
     if bounds["min"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(names):
+        wrong = bounds["min"] if bounds["min"] < 0 else bounds["max"]
         raise DataError(
-            f"column {name!r} holds class {bounds['max']}, and there are {len(names)} class names",
+            f"column {name!r} holds class {wrong}, and there are {len(names)} class names",
             param=info.uri,
             hint="write the dataset again with all class names",
         )

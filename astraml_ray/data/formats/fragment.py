@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.storage.credentials import Access
-from astraml_ray.data.storage.objects import ObjectInfo, reading, resolve
+from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["Bounds", "FileFormat", "Fragment", "damage_named", "place_of", "read_range", "select_columns"]
+__all__ = ["Bounds", "FileFormat", "Fragment", "damage_named", "place_of", "select_columns", "sources_of", "unplaced"]
 
 
 class Bounds:
@@ -42,7 +42,8 @@ class Fragment:
         source: Index of the (first) object in the manifest.
         rows: Rows in it; -1 until they are counted.
         size: Its bytes, uncompressed where that is known.
-        group: Parquet row group. In compressed files, the byte at which decompression begins.
+        group: Parquet row group. In compressed files, the byte at which decompression begins. Of images that a metadata
+            file names, the index of that file in the manifest.
         start: First byte of a range: of lines, of samples of a tar, of Arrow messages. In compressed files it is
             counted in decompressed bytes from `group`.
         stop: Byte after the range; 0 is the whole object.
@@ -73,6 +74,8 @@ class FileFormat:
         mend: As `read`, of a fragment that `read` finds damaged: what parses, and what does not told apart. None where
             a fragment is damaged as a whole.
         head: The first part of an object: `mend` tells its schema where `schema` finds it damaged.
+        read_listed: As `mend`, of a fragment of all objects: those that another one has the rows of. None where an
+            object has its own rows.
         rows_lost: About how many rows a fragment has that cannot be read; None where `fragments` tells.
     """
 
@@ -85,7 +88,21 @@ class FileFormat:
     grouped: Callable[[], int] = lambda: Bounds.fragment // 8
     mend: Callable[[ObjectInfo, Fragment, list[str] | None, Access], Mended] | None = None
     head: Callable[[ObjectInfo, Access], Fragment] = lambda info, access: Fragment(0, -1, info.size)
+    read_listed: Callable[[Sequence[ObjectInfo], Fragment, list[str] | None, Access], Mended] | None = None
     rows_lost: Callable[[ObjectInfo, Fragment, Access], int] | None = None
+
+
+def sources_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> list[ObjectInfo]:
+    """All objects that a fragment is read from."""
+    own = list(objects[fragment.source : fragment.source + fragment.count])
+    return [objects[fragment.group], *own] if kind == "listed-image" else own
+
+
+def unplaced(fragment: Fragment, kind: str) -> Fragment:
+    """A fragment as it is wherever its objects stand in a manifest: what is kept of it goes by that."""
+    if kind == "listed-image":
+        return replace(fragment, source=fragment.source - fragment.group, group=0)
+    return replace(fragment, source=0)
 
 
 def place_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> str:
@@ -115,14 +132,6 @@ def damage_named(info: ObjectInfo) -> Iterator[None]:
         raise DamagedError(
             f"is damaged: {str(error).splitlines()[0][:300]}", param=info.uri, hint="write the object again"
         ) from error
-
-
-def read_range(info: ObjectInfo, start: int, stop: int, access: Access) -> bytes:
-    """Bytes of an object in one request; fewer at its end."""
-    filesystem, path = resolve(info.uri, access)
-    with reading(info.uri, access):
-        data: bytes = filesystem.cat_file(path, start=start, end=min(stop, info.size))
-    return data
 
 
 def select_columns(info: ObjectInfo, table: pa.Table, wanted: list[str] | None) -> pa.Table:

@@ -13,7 +13,7 @@ from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo, open_object
 from astraml_ray.errors import DataError
 
-__all__ = ["IMAGE_FOLDER", "class_of"]
+__all__ = ["IMAGE_FOLDER", "class_of", "images_of"]
 
 _READERS = 8
 _SCHEMA = pa.schema([("image", pa.binary()), ("label", pa.string()), ("path", pa.string())])
@@ -39,13 +39,22 @@ def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, acces
 
 def _read_group(infos: Sequence[ObjectInfo], columns: list[str] | None, access: Access) -> pa.Table:
     """The files are read only where their bytes are wanted."""
-    data: list[bytes | None] = [None] * len(infos)
+    data: Sequence[bytes | None] = [None] * len(infos)
     if columns is None or "image" in columns:
-        with ThreadPoolExecutor(min(_READERS, len(infos))) as pool:
-            data = list(pool.map(lambda info: _bytes_of(info, access), infos))
+        data = images_of(infos, access)
     uris = [info.uri for info in infos]
     rows = {"image": data, "label": [class_of(uri) for uri in uris], "path": uris}
     return select_columns(infos[0], pa.table(rows, schema=_SCHEMA), columns)
+
+
+def images_of(infos: Sequence[ObjectInfo], access: Access) -> list[bytes]:
+    """The bytes of files, a few read at once.
+
+    Raises:
+        DataError: One changed or vanished, or is too large for an image.
+    """
+    with ThreadPoolExecutor(_READERS) as pool:
+        return list(pool.map(lambda info: _bytes_of(info, access), infos))
 
 
 def _bytes_of(info: ObjectInfo, access: Access) -> bytes:

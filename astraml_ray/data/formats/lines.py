@@ -9,10 +9,10 @@ from itertools import pairwise
 
 import pyarrow as pa
 
-from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, read_range, select_columns
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, select_columns
 from astraml_ray.data.formats.mending import Mended, Record, mend
 from astraml_ray.data.storage.credentials import Access
-from astraml_ray.data.storage.objects import ObjectInfo, open_object, reading
+from astraml_ray.data.storage.objects import ObjectInfo, open_object, read_range, reading
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["Grammar", "cut_in_turn", "first_record", "last_line_end", "line_format", "mend_lines", "parse_lines"]

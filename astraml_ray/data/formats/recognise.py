@@ -12,13 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import zstandard
 
 from astraml_ray.data.formats.delimited import delimiter_of
-from astraml_ray.data.formats.fragment import read_range
 from astraml_ray.data.splits import IMAGE_SUFFIXES
 from astraml_ray.data.storage.credentials import Access
-from astraml_ray.data.storage.objects import ObjectInfo
+from astraml_ray.data.storage.objects import ObjectInfo, read_range
 from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["HEAD_BYTES", "content_of", "format_of", "formats_of", "name_of"]
+__all__ = ["HEAD_BYTES", "content_of", "first_of", "format_of", "formats_of", "name_of"]
 
 HEAD_BYTES = 1 << 14
 _THREADS = 16
@@ -63,31 +62,37 @@ _MAGIC = (
 def formats_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> list[str]:
     """The format of each object, as format_of; what is named as an image is not opened.
 
+    Returns:
+        Formats; "metadata" for a file that tells of the images beside it.
+
     Raises:
-        DataError: As format_of; or a file tells of the images beside it, which is not read.
+        DataError: As format_of.
     """
-    named = [_named_as_image(info, wanted) for info in objects]
-    others = [info for info, image in zip(objects, named, strict=True) if not image]
+    named = {info.uri for info in objects if _named_as_image(info, wanted)}
+    others = [info for info in objects if info.uri not in named and not (named and _is_metadata(info))]
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda info: format_of(info, wanted, access), others)
-        kinds = ["image-folder" if image else next(found) for image in named]
-    if "image-folder" in kinds:
-        for info in others:
-            _check_beside_images(info)
-    return kinds
+        found = dict(zip(others, pool.map(lambda info: format_of(info, wanted, access), others), strict=True))
+    return [found.get(info, "image-folder" if info.uri in named else "metadata") for info in objects]
+
+
+def first_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> tuple[ObjectInfo, str]:
+    """The object that tells the columns of all, and its format.
+
+    Raises:
+        DataError: As format_of.
+    """
+    metadata = [info for info in objects if _is_metadata(info)]
+    if metadata and any(_named_as_image(info, wanted) for info in objects):
+        return metadata[0], "metadata"
+    return objects[0], format_of(objects[0], wanted, access)
 
 
 def _named_as_image(info: ObjectInfo, wanted: str) -> bool:
     return wanted in ("auto", "image-folder") and name_of(info.uri)[0] == "image-folder"
 
 
-def _check_beside_images(info: ObjectInfo) -> None:
-    if info.uri.rsplit("/", 1)[-1].lower() in ("metadata.jsonl", "metadata.csv", "metadata.parquet"):
-        raise DataError(
-            "tells of the images beside it, which this version does not read",
-            param=info.uri,
-            hint="put the images into folders by class (train/CLASS/*.jpg), or write them as Parquet or WebDataset",
-        )
+def _is_metadata(info: ObjectInfo) -> bool:
+    return info.uri.rsplit("/", 1)[-1].lower() in ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
 def format_of(info: ObjectInfo, wanted: str, access: Access) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -20,6 +21,7 @@ from astraml_ray.data.formats.arrow import ARROW
 from astraml_ray.data.formats.compressed import compressed_format
 from astraml_ray.data.formats.delimited import CSV
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment
+from astraml_ray.data.formats.image_metadata import LISTED_IMAGE, METADATA, all_there
 from astraml_ray.data.formats.images import IMAGE_FOLDER
 from astraml_ray.data.formats.json_lines import JSON_ARRAY, JSON_LINES
 from astraml_ray.data.formats.lines import line_format
@@ -39,6 +41,8 @@ FORMATS: dict[str, FileFormat] = {
     "parquet": PARQUET,
     "arrow": ARROW,
     "image-folder": IMAGE_FOLDER,
+    "metadata": METADATA,
+    "listed-image": LISTED_IMAGE,
     "webdataset": WEBDATASET,
     "webdataset.gz": WEBDATASET_GZ,
     **{name: line_format(grammar) for name, grammar in _GRAMMARS.items()},
@@ -75,7 +79,7 @@ def fragments_of(
         cache: Folder that remembers, by ETag, what was found by reading.
     """
     group: list[Fragment] = []
-    held = 0
+    held = index = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         remaining = iter(places)
         while window := list(islice(remaining, _THREADS * 16)):
@@ -83,8 +87,10 @@ def fragments_of(
             for place in window:
                 kind = _format(kinds[place], objects[place])
                 parts = next(found) if kind.opens(objects[place].size) else kind.fragments(objects[place], access)
-                own = [replace(part, source=place) for part in parts]
-                alone = len(own) != 1 or own[0].group > 0 or objects[place].size > kind.grouped()
+                index = place if kind is METADATA else index
+                of_list = {"group": index} if kind is LISTED_IMAGE else {}
+                own = [replace(part, source=place, **of_list) for part in parts]
+                alone = len(own) != 1 or (own[0].group > 0 and not of_list) or objects[place].size > kind.grouped()
                 if group and (alone or not _fits(group, held + own[0].size, kinds[place], kinds)):
                     yield _as_one(group)
                     group, held = [], 0
@@ -121,7 +127,7 @@ def _as_one(group: list[Fragment]) -> Fragment:
     if len(group) == 1:
         return group[0]
     rows = sum(part.rows for part in group) if all(part.rows >= 0 for part in group) else -1
-    return Fragment(group[0].source, rows, sum(part.size for part in group), count=len(group))
+    return replace(group[0], rows=rows, size=sum(part.size for part in group), count=len(group))
 
 
 def _fragments(info: ObjectInfo, kind: str, access: Access, cache: Path | None) -> list[Fragment]:
@@ -168,6 +174,8 @@ def read_fragment(
     """
     infos = objects[fragment.source : fragment.source + fragment.count]
     file = _format(kind, infos[0])
+    if file.read_listed is not None:
+        return all_there(objects, fragment, file.read_listed(objects, fragment, columns, access))
     if fragment.count == 1:
         return file.read(infos[0], fragment, columns, access)
     if file.read_group is not None:
@@ -186,6 +194,8 @@ def read_mended(
     """
     infos = objects[fragment.source : fragment.source + fragment.count]
     file = _format(kind, infos[0])
+    if file.read_listed is not None:
+        return file.read_listed(objects, fragment, columns, access)
     if fragment.count == 1:
         return _mended(file, infos[0], fragment, columns, access)
     if file.read_group is not None:
@@ -215,19 +225,22 @@ def _mended(
 
 
 def _of_each(infos: Sequence[ObjectInfo], read: Callable[[ObjectInfo], _T], size: Callable[[_T], int]) -> list[_T]:
+    """Several at once, the next one when the first of them is counted."""
     found: list[_T] = []
     held = 0
+    remaining = iter(infos)
     with ThreadPoolExecutor(_READERS) as pool:
-        remaining = iter(infos)
-        while window := list(islice(remaining, _READERS * 4)):
-            found += pool.map(read, window)
-            held += sum(size(one) for one in found[-len(window) :])
+        pending = deque(pool.submit(read, info) for info in islice(remaining, _READERS))
+        while pending:
+            found.append(pending.popleft().result())
+            held += size(found[-1])
             if held > Bounds.frame:
                 raise DataError(
                     f"and the small files beside it become over {Bounds.frame >> 20} MiB when they are read",
                     param=infos[0].uri,
                     hint="write fewer rows per compressed file",
                 )
+            pending.extend(pool.submit(read, info) for info in islice(remaining, 1))
     return found
 
 

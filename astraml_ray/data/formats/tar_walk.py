@@ -6,9 +6,8 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from astraml_ray.data.formats.fragment import read_range
 from astraml_ray.data.storage.credentials import Access
-from astraml_ray.data.storage.objects import ObjectInfo
+from astraml_ray.data.storage.objects import ObjectInfo, read_range
 from astraml_ray.errors import DamagedError
 
 __all__ = ["Member", "cut_short", "walk"]

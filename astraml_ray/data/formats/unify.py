@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from astraml_ray.data.storage.objects import ObjectInfo
+from astraml_ray.data.values import MOST_WHOLE, whole_as_ints
 from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["concat_tables", "plain_text", "rows_table"]
@@ -21,7 +21,8 @@ def plain_text(value: Any) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return str(int(value)) if value.is_integer() else str(pa.scalar(value).cast(pa.string()).as_py())
+        whole = value.is_integer() and abs(value) < MOST_WHOLE
+        return str(int(value)) if whole else str(pa.scalar(value).cast(pa.string()).as_py())
     return str(value)
 
 
@@ -76,6 +77,4 @@ def _texts(info: ObjectInfo, name: str, column: pa.ChunkedArray) -> list[pa.Arra
             param=info.uri,
             hint="write the column in one way in all files",
         )
-    if pa.types.is_floating(column.type) and pc.all(pc.equal(pc.floor(column), column)).as_py():
-        column = column.cast(pa.int64())
-    return list(column.cast(pa.string()).chunks)
+    return list(whole_as_ints(column).chunks)

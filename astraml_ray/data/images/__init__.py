@@ -1,1 +1,1 @@
-"""Images: augmented, mixed, checked. The only modules of the data wing that import torch, when they are needed."""
+"""Images: augmented, mixed, checked. Of the data wing only these import torch, and only where images are augmented."""

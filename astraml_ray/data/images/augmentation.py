@@ -1,7 +1,7 @@
 """Image augmentations: pure functions of an image and its key, in a data task or on a worker's device.
 
-The one part of the data wing that needs torch (with image_operations and image_policies): loaded where images are
-augmented, and nowhere else.
+With operations and policies the one part of the data wing that needs torch: loaded where images are augmented, and
+nowhere else. Images are (rows, height, width, 3) bytes at its borders; within, (rows, 3, height, width) from 0 to 1.
 """
 
 from __future__ import annotations
@@ -76,10 +76,13 @@ def augment_and_mix(
 
     Args:
         images: (rows, height, width, 3).
-        keys: (rows,).
+        keys: (rows,), see keyed.row_keys.
         augmentations: From the spec.
-        partners: Of the rows that are mixed, at their places.
+        partners: As many images: of the rows that are mixed, at their places. None where nothing is mixed.
         mixtures: (rows, 5), see mixing.draw_mixtures.
+
+    Returns:
+        As many images of the same size.
     """
     single = pixel_augmentations(augmentations)
     images = augment_images(images, keys, single)
@@ -95,7 +98,15 @@ def pixel_augmentations(augmentations: Sequence[Augmentation]) -> list[ImageAugm
 
 
 def partner_draw(keys: npt.NDArray[np.uint64], augmentations: Sequence[ImageAugmentation]) -> npt.NDArray[np.float64]:
-    """The random numbers of the rows' partners."""
+    """The random numbers of the rows' partners.
+
+    Args:
+        keys: (rows,), of the rows, not of their partners.
+        augmentations: From the spec.
+
+    Returns:
+        (rows, numbers), from 0 to 1, see draw.
+    """
     return draw(derived_keys(keys, PARTNER_STREAM), augmentations)
 
 
@@ -104,8 +115,11 @@ def mix_pixels(pixels: torch.Tensor, partners: torch.Tensor, mixtures: torch.Ten
 
     Args:
         pixels: (rows, height, width, 3), bytes.
-        partners: As many.
-        mixtures: (rows, 5), see mixing.draw_mixtures.
+        partners: As many of the same size.
+        mixtures: (rows, 5), in pixels, see mixing.draw_mixtures.
+
+    Returns:
+        As many images of the same size, bytes.
     """
     top, bottom, left, right, opacity = mixtures.view(-1, 5, 1, 1, 1).unbind(1)
     y = torch.arange(pixels.shape[1], device=pixels.device).view(1, -1, 1, 1)
@@ -116,7 +130,15 @@ def mix_pixels(pixels: torch.Tensor, partners: torch.Tensor, mixtures: torch.Ten
 
 
 def draw(keys: npt.NDArray[np.uint64], augmentations: Sequence[ImageAugmentation]) -> npt.NDArray[np.float64]:
-    """All random numbers of the rows, (rows, numbers): for each augmentation its chance, and what it takes."""
+    """All random numbers of the rows: for each augmentation its chance, and what it takes.
+
+    Args:
+        keys: (rows,), see keyed.row_keys.
+        augmentations: From the spec.
+
+    Returns:
+        (rows, numbers), from 0 to 1.
+    """
     return uniforms_of(keys, sum(1 + AUGMENTATIONS[one.type].draws(one) for one in augmentations), _STREAM)
 
 
@@ -130,6 +152,9 @@ def augment_pixels(
         pixels: (rows, height, width, 3), bytes.
         draws: (rows, numbers), see draw.
         augmentations: From the spec.
+
+    Returns:
+        As many images of the same size, bytes, on the same device.
     """
     if not augmentations or not len(pixels):
         return pixels

@@ -35,6 +35,9 @@ def partners_of(
         places: (n,), of the rows in their block.
         rows: Of the block.
         mixings: From the spec.
+
+    Returns:
+        (n,).
     """
     if not mixings:
         return np.full(len(keys), -1)
@@ -47,7 +50,7 @@ def partners_of(
 def draw_mixtures(
     keys: Keys, mixed: npt.NDArray[np.bool_], mixings: Sequence[Mixing], height: int, width: int
 ) -> npt.NDArray[np.float32]:
-    """How each image is mixed with its partner: (rows, 5), top, bottom, left, right of a part, and its opacity.
+    """How each image is mixed with its partner.
 
     MixUp's part is the whole image; CutMix's has opacity 1; without a mixture it is empty.
 
@@ -55,8 +58,11 @@ def draw_mixtures(
         keys: (rows,).
         mixed: (rows,), whether there is a partner.
         mixings: From the spec.
-        height: Of the images.
-        width: Of the images.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+
+    Returns:
+        (rows, 5): top, bottom, left and right of a part, in pixels, and its opacity, from 0 to 1.
     """
     found = np.zeros((len(keys), 5), np.float32)
     chosen, centres = _chosen(keys, mixings), uniforms_of(keys, 2, _STREAM + 1)
@@ -74,7 +80,16 @@ def draw_mixtures(
 
 
 def weights_of_partners(mixtures: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
-    """The partner's share of each target, (rows,): its part of the area, times the opacity."""
+    """The partner's share of each target: its part of the area, times the opacity.
+
+    Args:
+        mixtures: (rows, 5), see draw_mixtures.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+
+    Returns:
+        (rows,), from 0 to 1.
+    """
     top, bottom, left, right, opacity = mixtures.T
     weights: npt.NDArray[np.float32] = ((bottom - top) * (right - left) / (height * width) * opacity).astype(np.float32)
     return weights

@@ -42,7 +42,17 @@ OPERATIONS = (
 
 
 def linear_map(angle: Rows, scale: Rows, shear_x: Rows, shear_y: Rows) -> torch.Tensor:
-    """Shears (as factors), then turns (radians) and scales: (rows, 2, 2)."""
+    """Shears, then turns and scales.
+
+    Args:
+        angle: (rows,), in radians.
+        scale: (rows,), a factor.
+        shear_x: (rows,), a factor.
+        shear_y: (rows,), a factor.
+
+    Returns:
+        (rows, 2, 2), of (x, y).
+    """
     cos, sin = angle.cos() * scale, angle.sin() * scale
     flat = [cos - sin * shear_y, cos * shear_x - sin, sin + cos * shear_y, sin * shear_x + cos]
     return torch.stack(flat, -1).view(-1, 2, 2)
@@ -52,10 +62,13 @@ def warp(images: torch.Tensor, linear: torch.Tensor, shift: torch.Tensor, *, pad
     """Maps images about their centre; what comes in from outside is grey.
 
     Args:
-        images: (rows, 3, height, width).
+        images: (rows, 3, height, width), from 0 to 1.
         linear: (rows, 2, 2), of (x, y).
         shift: (rows, 2), (x, y) in pixels.
         padding: `border` repeats the outermost pixels instead.
+
+    Returns:
+        As many images of the same size.
     """
     height, width = images.shape[-2:]
     x, y = (width - 1) / 2, (height - 1) / 2
@@ -67,7 +80,15 @@ def warp(images: torch.Tensor, linear: torch.Tensor, shift: torch.Tensor, *, pad
 
 
 def posterize(images: torch.Tensor, bits: Rows) -> torch.Tensor:
-    """Keeps the highest bits of each channel; exact, where kornia's floats may fall below a level."""
+    """Keeps the highest bits of each channel; exact, where kornia's floats may fall below a level.
+
+    Args:
+        images: (rows, 3, height, width), from 0 to 1.
+        bits: (rows,), rounded; from 0 to 8.
+
+    Returns:
+        As many images of the same size.
+    """
     step = 2.0 ** (8 - bits.round().clamp(0, 8)).float().view(-1, 1, 1, 1)
     return ((images * 255).round() / step).floor() * step / 255
 
@@ -99,6 +120,9 @@ def apply_operations(images: torch.Tensor, chosen: torch.Tensor, amounts: Sequen
         chosen: (rows,), the operation's place in OPERATIONS.
         amounts: For each operation of OPERATIONS, what it takes of every row: degrees (rotate), a factor (shears,
             enhancements), a share of the side (translations), a threshold (solarize), bits (posterize).
+
+    Returns:
+        As many images of the same size, from 0 to 1.
     """
     images = images.clone()
     for place, name in enumerate(OPERATIONS):

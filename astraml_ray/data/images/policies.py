@@ -25,7 +25,16 @@ _MILD = (
 
 
 def rand_augment(images: torch.Tensor, draws: torch.Tensor, spec: RandAugment) -> torch.Tensor:
-    """Two draws for each operation. The magnitude 30 is Cubuk et al.'s highest."""
+    """Two draws for each operation. The magnitude 30 is Cubuk et al.'s highest.
+
+    Args:
+        images: (rows, 3, height, width), from 0 to 1.
+        draws: (rows, 2 * operations), from 0 to 1.
+        spec: The augmentation.
+
+    Returns:
+        As many images of the same size.
+    """
     magnitude = torch.full_like(draws[:, 0], spec.magnitude / _LEVELS)
     for choice, sign in _pairs(draws):
         amounts = _amounts(magnitude, sign, shear=0.3, move=0.45, turn=30.0, enhance=0.9, bits=4.0)
@@ -34,7 +43,16 @@ def rand_augment(images: torch.Tensor, draws: torch.Tensor, spec: RandAugment) -
 
 
 def trivial_augment(images: torch.Tensor, draws: torch.Tensor, spec: TrivialAugment) -> torch.Tensor:
-    """Three draws; Müller and Hutter's wide space, in 31 levels."""
+    """Three draws; Müller and Hutter's wide space, in 31 levels.
+
+    Args:
+        images: (rows, 3, height, width), from 0 to 1.
+        draws: (rows, 3), from 0 to 1.
+        spec: The augmentation.
+
+    Returns:
+        As many images of the same size.
+    """
     magnitude = _index(draws[:, 1], int(_LEVELS) + 1) / _LEVELS
     amounts = _amounts(magnitude, draws[:, 2], shear=0.99, move=32 / 224, turn=135.0, enhance=0.99, bits=6.0)
     return apply_operations(images, _index(draws[:, 0], len(OPERATIONS)), amounts)
@@ -46,7 +64,16 @@ def aug_mix_draws(spec: AugMix) -> int:
 
 
 def aug_mix(images: torch.Tensor, draws: torch.Tensor, spec: AugMix) -> torch.Tensor:
-    """Dirichlet(1) weights of the chains, and a Beta(1, 1) share of all of them, as Hendrycks et al. have it."""
+    """Dirichlet(1) weights of the chains, and a Beta(1, 1) share of all of them, as Hendrycks et al. have it.
+
+    Args:
+        images: (rows, 3, height, width), from 0 to 1.
+        draws: (rows, numbers), from 0 to 1; see aug_mix_draws.
+        spec: The augmentation.
+
+    Returns:
+        As many images of the same size.
+    """
     chains = draws[:, 1:].view(len(draws), spec.width, 2 + 3 * spec.depth)
     weights = -torch.log1p(-chains[:, :, 0])
     weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)

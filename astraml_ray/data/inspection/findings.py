@@ -52,7 +52,7 @@ def _columns(facts: Facts) -> Iterator[Finding]:
 def _rows(name: str, split: Facts) -> Iterator[Finding]:
     text = split["text"]
     for one in split["refused"]:
-        hint = "training cannot read it: write the column in one way in all its lines"
+        hint = "training refuses it: correct those rows, or leave them out: dataset.on_bad_row=quarantine"
         yield _finding("error", "refused_file", name, f"{one['file']}: {one['why']}", hint)
     if not split["rows_read"]:
         yield _finding("error", "no_rows", name, f"{name} has no rows", "add rows, or take its files out")
@@ -71,6 +71,12 @@ def _rows(name: str, split: Facts) -> Iterator[Finding]:
 
 
 def _images(name: str, split: Facts) -> Iterator[Finding]:
+    if split["unnamed_images"]:
+        message = f"{_count(split['unnamed_images'], 'image')} of {name} left out: no metadata file names"
+        one = split["unnamed_images"] == 1
+        yield _finding(
+            "note", "unnamed_images", name, f"{message} {'it' if one else 'them'}", "add rows that name them"
+        )
     image = split["image"]
     if image is not None and image["unreadable"]:
         one = image["unreadable"] == 1

@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.columns import TEXT_NAMES, find_columns
-from astraml_ray.data.formats import format_of, formats_of, fragments_of
+from astraml_ray.data.formats import fragments_of, listing_of
 from astraml_ray.data.inspection.counts import SplitTally
 from astraml_ray.data.inspection.findings import find_faults
-from astraml_ray.data.inspection.loose import loose_schema, read_loosely
+from astraml_ray.data.inspection.loose import Refusal, loose_schema, read_loosely
 from astraml_ray.data.inspection.repeats import MOST_HASHED, RowHashes
 from astraml_ray.data.prepare import objects_by_split
 from astraml_ray.data.rows import content_hash
@@ -65,7 +65,8 @@ def inspect_dataset(
         * `columns`: of the first training file; each with `name`, `type`, `role` (`text`, `text_pair`, `image`,
           `tokens`, `label` or null) and `why` (`named`, `usual_name`, `only_text` or null).
         * `splits`: by name, train first, each with `files`, `bytes`, `formats`, `rows` (null where the limit cut it
-          short), `rows_read`, `refused` (the first 10 files that training cannot read: `file`, `why`), and:
+          short), `rows_read`, `unnamed_images` (which no metadata file names: left out), `refused` (the first 10 files
+          that training cannot read: `file`, `why`), and:
           `text` (of images, `null` only): `null`, `blank`, and `characters` and `words`, each with `p50`, `p95`, `p99`,
           `max` and `histogram` (`from`, `to`, `rows`);
           `image`, null where there are none: `unreadable` (no image, or too large a one), `formats` (images by `JPEG`,
@@ -90,16 +91,16 @@ def inspect_dataset(
     """
     access = Access(spec.endpoint_url, secret)
     unordered = objects_by_split(spec, access)
-    by_split = {name: unordered[name] for name in SPLITS if name in unordered}
+    listings = {name: listing_of(unordered[name], spec.format, access) for name in SPLITS if name in unordered}
+    by_split = {name: listing.objects for name, listing in listings.items()}
     first = by_split["train"][0]
-    schema = loose_schema(first, format_of(first, spec.format, access), access)
+    schema = loose_schema(first, listings["train"].kinds[0], access)
     roles = _roles(schema, spec.columns, first.uri)
-    kinds = {name: formats_of(objects, spec.format, access) for name, objects in by_split.items()}
     reading = _Reading(roles, RowHashes(most_hashed), {name: SplitTally() for name in by_split})
     total = sum(info.size for objects in by_split.values() for info in objects)
     before = 0
     for name, objects in by_split.items():
-        for part in _parts(objects, kinds[name], reading.columns, access):
+        for part in _parts(objects, listings[name].kinds, reading.columns, access):
             reading.add(name, part, limit)
             if progress is not None:
                 progress(Progress(reading.rows, before + part.read, total))
@@ -111,9 +112,10 @@ def inspect_dataset(
         "columns": _columns(schema, spec.columns, roles),
         "splits": {
             name: {
-                "files": len(objects),
+                "files": sum(bool(info.etag) for info in objects),
                 "bytes": sum(info.size for info in objects),
-                "formats": sorted(set(kinds[name])),
+                "formats": sorted(set(listings[name].kinds)),
+                "unnamed_images": listings[name].unnamed,
                 **reading.facts(name),
             }
             for name, objects in by_split.items()
@@ -171,7 +173,7 @@ class _Reading:
         """Takes a fragment, or what of it is within the limit."""
         tally, table = self.tallies[split], part.table
         if part.refusal is not None and len(tally.refused) < _MOST_REFUSED:
-            tally.refused.setdefault(part.uri, part.refusal)
+            tally.refused.setdefault(part.refusal.file, part.refusal.why)
         if limit is not None and tally.rows + table.num_rows > limit:
             table = table.slice(0, limit - tally.rows)
             self.cut.add(split)
@@ -243,13 +245,13 @@ class _Part:
     Attributes:
         table: Its rows.
         uri: Of its object.
-        refusal: Why training cannot read it, if it cannot.
+        refusal: Why training refuses it, if it does.
         read: Bytes of the split read by then.
     """
 
     table: pa.Table
     uri: str
-    refusal: str | None
+    refusal: Refusal | None
     read: int
 
 

@@ -1,77 +1,133 @@
-"""JSON Lines whose values change their type, which Arrow refuses and so training too, read as texts to be counted."""
+"""Lines that training refuses as they are, read to be counted: some do not parse, or values change their type."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from astraml_ray.data.formats import Bounds, Fragment, read_fragment, schema_of
+from astraml_ray.data.formats import (
+    Fragment,
+    Mended,
+    mended_schema,
+    read_fragment,
+    read_mended,
+    rows_lost,
+    schema_of,
+)
 from astraml_ray.data.formats.unify import plain_text
 from astraml_ray.data.storage.credentials import Access
-from astraml_ray.data.storage.objects import ObjectInfo, open_object
-from astraml_ray.errors import DataError
+from astraml_ray.data.storage.objects import ObjectInfo
+from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["loose_schema", "read_loosely"]
+__all__ = ["Refusal", "loose_schema", "read_loosely"]
+
+_LINES = ("jsonl", "json", "csv", "text")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why training refuses a file.
+
+    Attributes:
+        file: Its URI.
+        why: For people.
+    """
+
+    file: str
+    why: str
 
 
 def read_loosely(
     objects: Sequence[ObjectInfo], fragment: Fragment, kind: str, columns: list[str], access: Access
-) -> tuple[pa.Table, str | None]:
-    """A fragment, and why training refuses it.
+) -> tuple[pa.Table, Refusal | None]:
+    """The rows of a fragment that can be counted, and why training refuses it.
 
     Raises:
-        DataError: It cannot be read like this either.
+        DataError: It cannot be read like this either: none of its rows parses, or one of the columns is not there.
     """
     try:
         return read_fragment(objects, fragment, kind, columns, access), None
     except DataError as error:
-        if kind != "jsonl":
+        if not (_of_lines(kind) or kind == "listed-image"):
             raise
-        infos = objects[fragment.source : fragment.source + fragment.count]
-        table = _as_texts(infos, fragment, access)
-        if table is None or not set(columns) <= set(table.column_names):
-            raise
-        return table.select(columns), error.message
+        refused = error
+    if kind == "listed-image":
+        return _there(objects, fragment, read_mended(objects, fragment, kind, columns, access), refused)
+    parts, lost = _parts(objects, fragment, kind, access)
+    odd = [_odd_rows(part) if kind.startswith("json") else {} for part in parts]
+    table = _together(parts, odd)
+    if not table.num_rows or not set(columns) <= set(table.column_names):
+        raise refused
+    lost += sum(len(part.bad) for part in parts) - sum(map(len, odd))
+    told = f"; {lost:,} of {table.num_rows + lost:,} rows there do not parse, and are not counted" if lost else ""
+    return table.select(columns), Refusal(refused.param or objects[fragment.source].uri, refused.message + told)
+
+
+def _there(
+    objects: Sequence[ObjectInfo], fragment: Fragment, found: Mended, refused: DataError
+) -> tuple[pa.Table, Refusal]:
+    """Of the images that a metadata file names, those that are there."""
+    if not found.bad:
+        raise refused
+    more = f"; {len(found.bad):,} of {found.rows:,} images there are missing" if len(found.bad) > 1 else ""
+    return found.table, Refusal(objects[fragment.source + found.bad[0].source].uri, refused.message + more)
 
 
 def loose_schema(info: ObjectInfo, kind: str, access: Access) -> pa.Schema:
-    """The schema of an object; where the types change, every column is of texts.
+    """The schema of an object; where some of its lines do not parse or fit, that of the others.
 
     Raises:
-        DataError: It cannot be read like this either.
+        DataError: None does.
     """
-    try:
-        return schema_of(info, kind, access)
-    except DataError:
-        if kind != "jsonl":
-            raise
-        table = _as_texts([info], Fragment(0, -1, info.size, stop=min(info.size, Bounds.fragment)), access)
-        if table is None:
-            raise
-        return table.schema
+    return mended_schema(info, kind, access) if _of_lines(kind) else schema_of(info, kind, access)
 
 
-def _as_texts(infos: Sequence[ObjectInfo], fragment: Fragment, access: Access) -> pa.Table | None:
-    """Every value as text; a last line that is cut short is left out. None if it is no JSON Lines."""
-    rows: list[Any] = []
-    for info in infos:
-        stop = fragment.stop or info.size
-        with open_object(info, access) as file:
-            file.seek(fragment.start)
-            data = file.read(stop - fragment.start)
-        if stop < info.size:
-            data = data[: data.rfind(b"\n") + 1]
+def _of_lines(kind: str) -> bool:
+    return kind.partition(".")[0] in _LINES
+
+
+def _parts(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str, access: Access) -> tuple[list[Mended], int]:
+    """Each object's share of a fragment, and about how many rows are in those that cannot be read at all."""
+    found, lost = [], 0
+    for info in objects[fragment.source : fragment.source + fragment.count]:
+        own = replace(fragment, source=0) if fragment.count == 1 else Fragment(0, -1, info.size)
         try:
-            rows += [json.loads(line) for line in data.decode("utf-8-sig").split("\n") if line.strip()]
+            found.append(read_mended([info], own, kind, None, access))
+        except DamagedError:
+            lost += rows_lost([info], own, kind, access)
+    return found, lost
+
+
+def _odd_rows(mended: Mended) -> dict[int, dict[str, Any]]:
+    """Rows that parse and do not fit the others, by their numbers."""
+    found = {}
+    for row, written in mended.written.items():
+        try:
+            value = json.loads(written)
         except (ValueError, RecursionError):
-            return None
-    if not rows or not all(isinstance(row, dict) for row in rows):
-        return None
+            continue
+        if isinstance(value, dict):
+            found[row] = value
+    return found
+
+
+def _together(parts: Sequence[Mended], odd: Sequence[dict[int, dict[str, Any]]]) -> pa.Table:
+    """All rows; every value as text, where they are not of one type."""
+    tables = [part.table for part in parts if part.table.num_rows]
+    if not any(odd) and len({table.schema.remove_metadata() for table in tables}) == 1:
+        return pa.concat_tables(tables)
+    rows = [row for part, others in zip(parts, odd, strict=True) for row in _in_order(part, others)]
     names = dict.fromkeys(name for row in rows for name in row)
     return pa.table({name: pa.array([_text(row.get(name)) for row in rows], pa.string()) for name in names})
+
+
+def _in_order(part: Mended, odd: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    rows = {**dict(zip(part.origins.tolist(), part.table.to_pylist(), strict=True)), **odd}
+    return [rows[number] for number in sorted(rows)]
 
 
 def _text(value: Any) -> str | None:

@@ -50,7 +50,7 @@ class WrongLengthError(OSError):
     """Other bytes came than were asked for: too few, too many, or of another place."""
 
 
-class OtherVersionError(Exception):
+class OtherVersionError(OSError):
     """The object is not the one that was asked for any more."""
 
 
@@ -122,6 +122,12 @@ def _explained(uri: str) -> Iterator[None]:
         yield
     except AstraError:
         raise
+    except OtherVersionError as error:
+        raise DataError(
+            f"changed while it was read: {first_line(error)}",
+            param=uri,
+            hint="read it again when nothing writes to it any more",
+        ) from error
     except FileNotFoundError as error:
         missing = "the bucket does not exist" if "bucket" in str(error).lower() else "does not exist"
         raise DataError(missing, param=uri, hint="check the name, the endpoint and the profile") from error

@@ -17,7 +17,7 @@ from astraml_ray.data.storage.failures import OtherVersionError, reading
 from astraml_ray.data.storage.ranged import Footers, RangedFile
 from astraml_ray.errors import DataError, InfrastructureError
 
-__all__ = ["ObjectInfo", "describe", "join", "list_objects", "open_object", "reading", "resolve"]
+__all__ = ["ObjectInfo", "describe", "join", "list_objects", "open_object", "read_range", "reading", "resolve"]
 
 _S3 = ("s3://", "s3a://")
 _CHANGED_HINT = "put the object back, or start a new run on the dataset as it is now"
@@ -161,6 +161,23 @@ def open_object(info: ObjectInfo, access: Access = OWN) -> Iterator[IO[bytes]]:
         filesystem, path = resolve(info.uri, access)
         with _opened(info, filesystem, path, access) as file:
             yield file
+
+
+def read_range(info: ObjectInfo, start: int, stop: int, access: Access = OWN) -> bytes:
+    """Bytes of the manifest's version of an object, exactly these and in one request; fewer at its end.
+
+    Raises:
+        DataError: It changed or vanished since the manifest was made.
+    """
+    start = min(start, info.size)
+    stop = max(start, min(stop, info.size))
+    with reading(info.uri, access):
+        filesystem, path = resolve(info.uri, access)
+        if "s3" in filesystem.protocol:
+            return _fetch(info, filesystem, path, start, stop, access)
+        with _opened(info, filesystem, path, access) as file:
+            file.seek(start)
+            return file.read(stop - start)
 
 
 def _opened(info: ObjectInfo, filesystem: Any, path: str, access: Access) -> IO[bytes]:

@@ -1,0 +1,261 @@
+"""Image folders with a metadata file: rows in its order, of the images that it names, whatever is wrong with either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from astraml_ray.cli.s3_server import S3Server
+from astraml_ray.data.bad_data.quarantine import quarantined
+from astraml_ray.data.formats import Bounds, image_metadata
+from astraml_ray.data.inspection.inspect import inspect_dataset
+from astraml_ray.data.manifest import Manifest
+from astraml_ray.data.rows import read_rows
+from astraml_ray.errors import DataError
+from astraml_ray.spec.dataset import Columns, DatasetSpec
+from tests.unit.format_files import fragments_at, rows_at
+from tests.unit.images import image_rows
+from tests.unit.test_bad_rows import error_of, manifest_of
+
+KINDS = ("jsonl", "csv", "parquet")
+Rows = list[dict[str, Any]]
+
+
+def write_metadata(folder: Path, rows: Rows, kind: str = "jsonl") -> None:
+    path = folder / f"metadata.{kind}"
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif kind == "csv":
+        pa_csv.write_csv(pa.Table.from_pylist(rows), path)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
+
+
+def write_folder(folder: Path, count: int, *, seed: int, kind: str = "jsonl", extra: Sequence[str] = ()) -> Rows:
+    """Images in two subfolders, named in another order than theirs; as its rows should be."""
+    rows = []
+    for number, row in enumerate(image_rows(count, seed=seed).to_pylist()):
+        name = f"{'ab'[number % 2]}/{number:03}.png"
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(row["image"])
+        rows.append({"file_name": name, "label": row["label"], "score": number, "image": row["image"]})
+    for name in extra:
+        (folder / name).write_bytes(rows[0]["image"])
+    rows = rows[::-1]
+    write_metadata(folder, [{name: row[name] for name in ("file_name", "label", "score")} for row in rows], kind)
+    return rows
+
+
+def images_of(manifest: Manifest, split: str) -> list[tuple[bytes, str]]:
+    part = manifest.splits[split]
+    tables = [read_rows(manifest, part, i) for i in range(len(part.fragments))]
+    return [(row["image"], row["label"]) for table in tables for row in table.to_pylist()]
+
+
+def expected_of(rows: Rows) -> list[tuple[bytes, str]]:
+    return [(row["image"], row["label"]) for row in rows]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_those_of_the_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its order, over fragments of images, with all its columns; a class of numbers is named as others are."""
+    monkeypatch.setattr(Bounds, "group", 8)
+    rows = write_folder(tmp_path / "train", 30, seed=1, kind=kind)
+    other = write_folder(tmp_path / "validation", 12, seed=2, kind=kind)
+    manifest = manifest_of(tmp_path, tmp_path / "c")
+    assert len(manifest.splits["train"].fragments) == 4
+    assert images_of(manifest, "train") == expected_of(rows)
+    assert images_of(manifest, "validation") == expected_of(other)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    plain = rows_at(str(tmp_path / "train"))
+    assert list(plain[0]) == ["image", "label", "score", "path"]
+    assert [int(str(row["score"])) for row in plain] == list(range(30))[::-1]
+    assert str(plain[0]["path"]).endswith("/train/b/029.png")
+    by_number = manifest_of(tmp_path, tmp_path / "c", columns={"label": "score"}, on_bad_row="skip")
+    assert by_number.labels == tuple(map(str, range(30)))
+
+
+def test_without_a_validation_folder_rows_are_split_off(tmp_path: Path) -> None:
+    rows = write_folder(tmp_path / "d", 40, seed=1)
+    manifest = manifest_of(tmp_path / "d", tmp_path / "c", validation_fraction=0.2)
+    held, kept = images_of(manifest, "validation"), images_of(manifest, "train")
+    assert held
+    assert sorted(held + kept) == sorted(expected_of(rows))
+
+
+def test_in_a_bucket_each_file_is_pinned(s3: S3Server, tmp_path: Path) -> None:
+    folder = s3.folder / "bucket" / "pictures"
+    rows = write_folder(folder / "train", 20, seed=1)
+    write_folder(folder / "validation", 6, seed=2)
+    manifest = manifest_of("s3://bucket/pictures", tmp_path / "c")
+    assert images_of(manifest, "train") == expected_of(rows)
+    write_metadata(folder / "train", [{name: row[name] for name in ("file_name", "label")} for row in rows[::-1]])
+    image_metadata._tables = image_metadata._Tables()
+    with pytest.raises(DataError, match="changed under the run") as caught:
+        images_of(manifest, "train")
+    assert str(caught.value.param).endswith("train/metadata.jsonl")
+    assert images_of(manifest_of("s3://bucket/pictures", tmp_path / "c"), "train") == expected_of(rows[::-1])
+
+
+def test_images_are_not_read_to_count_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was counted is remembered until the metadata file or an image changes."""
+    write_folder(tmp_path / "d" / "train", 20, seed=1)
+    write_folder(tmp_path / "d" / "validation", 6, seed=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(image_metadata, "images_of", lambda *_: pytest.fail("read"))
+        first = manifest_of(tmp_path / "d", tmp_path / "c")
+        patch.setattr("astraml_ray.data.scan.read_checked", lambda *_: pytest.fail("read again"))
+        assert manifest_of(tmp_path / "d", tmp_path / "c") == first
+    path = tmp_path / "d" / "train" / "metadata.jsonl"
+    path.write_text(path.read_text().replace('"disc"', '"ring"'))
+    with pytest.raises(DataError, match="'disc' of the validation set is in no training row"):
+        manifest_of(tmp_path / "d", tmp_path / "c")
+
+
+def test_an_image_that_is_not_named_is_left_out_and_told(tmp_path: Path) -> None:
+    rows = write_folder(tmp_path / "train", 10, seed=1, extra=["left.png", "a/right.png"])
+    write_folder(tmp_path / "validation", 10, seed=2, extra=["one.png"])
+    assert images_of(manifest_of(tmp_path, tmp_path / "c"), "train") == expected_of(rows)
+    found = inspect_dataset(DatasetSpec(path=str(tmp_path)))
+    split = found["splits"]["train"]
+    assert (split["rows"], split["files"], split["unnamed_images"]) == (10, 11, 2)
+    assert found["splits"]["validation"]["unnamed_images"] == 1
+    told = {one["split"]: one["message"] for one in found["findings"] if one["code"] == "unnamed_images"}
+    assert told == {
+        "train": "2 images of train left out: no metadata file names them",
+        "validation": "1 image of validation left out: no metadata file names it",
+    }
+
+
+@pytest.mark.parametrize("name", ["a/none.png", "../validation/a/000.png", "/etc/hostname"])
+def test_a_named_image_that_is_missing_is_a_bad_row(name: str, tmp_path: Path) -> None:
+    """So is one that lies elsewhere: only what was listed is read."""
+    rows = write_folder(tmp_path / "train", 20, seed=1)
+    write_folder(tmp_path / "validation", 6, seed=2)
+    plain = [{key: row[key] for key in ("file_name", "label")} for row in rows]
+    write_metadata(tmp_path / "train", [*plain[:7], {"file_name": name, "label": "disc"}, *plain[7:]])
+    error = error_of(tmp_path, tmp_path / "c")
+    assert error.message == "is named in metadata.jsonl, and is not there (row 7 of it)"
+    assert str(error.param).endswith(name.rpartition("/")[2])
+    manifest = manifest_of(tmp_path, tmp_path / "c", on_bad_row="quarantine", max_bad_fraction=0.1)
+    assert manifest.left_out["train"].reasons == {"missing_image": 1}
+    assert images_of(manifest, "train") == expected_of(rows)
+    [record] = map(json.loads, quarantined(manifest).splitlines())
+    assert (record["reason"], json.loads(record["line"])) == ("missing_image", {"file_name": name, "label": "disc"})
+    found = inspect_dataset(DatasetSpec(path=str(tmp_path)))
+    assert found["splits"]["train"]["rows"] == 20
+    [refused] = found["splits"]["train"]["refused"]
+    assert "is not there" in refused["why"]
+
+
+def test_a_missing_image_is_told_when_a_run_meets_it(tmp_path: Path) -> None:
+    write_metadata(tmp_path, [{"file_name": "1.png", "label": "a"}, {"file_name": "2.png", "label": "b"}])
+    (tmp_path / "1.png").write_bytes(b"1")
+    with pytest.raises(DataError, match="is not there") as caught:
+        rows_at(str(tmp_path))
+    assert str(caught.value.param).endswith("/2.png")
+    assert "on_bad_row" in str(caught.value.hint)
+
+
+def test_a_damaged_image_and_a_null_label_cost_their_rows(tmp_path: Path) -> None:
+    rows = write_folder(tmp_path / "train", 20, seed=1)
+    write_folder(tmp_path / "validation", 6, seed=2)
+    (tmp_path / "train" / rows[3]["file_name"]).write_bytes(b"<html>")
+    plain: Rows = [{key: row[key] for key in ("file_name", "label")} for row in rows]
+    plain[5]["label"] = None
+    write_metadata(tmp_path / "train", plain)
+    assert "column 'label' is null" in error_of(tmp_path, tmp_path / "c").message
+    manifest = manifest_of(tmp_path, tmp_path / "c", on_bad_row="skip", max_bad_fraction=0.2)
+    assert manifest.left_out["train"].reasons == {"bad_image": 1, "null": 1}
+    assert images_of(manifest, "train") == expected_of([row for n, row in enumerate(rows) if n not in (3, 5)])
+
+
+def test_two_folders_of_a_split_and_one_image_named_twice(tmp_path: Path) -> None:
+    first = write_folder(tmp_path / "train" / "x", 8, seed=1)
+    second = write_folder(tmp_path / "train" / "y", 8, seed=2, kind="csv")
+    names = [{"file_name": f"./{first[0]['file_name']}", "label": label} for label in ("bars", "disc", "bars")]
+    write_metadata(tmp_path / "train" / "x", [*names, {"file_name": first[1]["file_name"], "label": "disc"}])
+    write_folder(tmp_path / "validation", 8, seed=3)
+    manifest = manifest_of(tmp_path, tmp_path / "c")
+    one, two = first[0]["image"], first[1]["image"]
+    assert images_of(manifest, "train") == [
+        (one, "bars"),
+        (one, "disc"),
+        (one, "bars"),
+        (two, "disc"),
+        *expected_of(second),
+    ]
+    assert inspect_dataset(DatasetSpec(path=str(tmp_path)))["splits"]["train"]["unnamed_images"] == 6
+
+
+def test_a_folder_of_classes_beside_one_with_a_file(tmp_path: Path) -> None:
+    """Validation by folders; and a file of that name without images is data as any other."""
+    rows = write_folder(tmp_path / "d" / "train", 12, seed=1)
+    for row in rows:
+        path = tmp_path / "d" / "validation" / row["label"] / Path(row["file_name"]).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(row["image"])
+    manifest = manifest_of(tmp_path / "d", tmp_path / "c")
+    assert sorted(images_of(manifest, "validation")) == sorted(expected_of(rows))
+    (tmp_path / "metadata.csv").write_text("text,label\na,x\nb,y\n")
+    assert rows_at(str(tmp_path / "metadata.csv")) == [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+
+
+def test_texts_about_images_are_texts(tmp_path: Path) -> None:
+    rows = write_folder(tmp_path / "d", 30, seed=1)
+    spec = DatasetSpec(path=str(tmp_path / "d"), columns=Columns(text="label"), format="image-folder")
+    found = inspect_dataset(spec)
+    assert (found["rows_are"], found["splits"]["train"]["rows"]) == ("texts", len(rows))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{"name": "1.png", "label": "a"}], "no column 'file_name'"),
+        ([{"file_name": "1.png", "image": "a"}], "has a column 'image'"),
+        ([{"file_name": 1, "label": "a"}], "no names"),
+        ([{"file_name": "1.png"}, {"file_name": None}], "is null in row 1"),
+    ],
+)
+def test_a_file_that_names_no_images(rows: Rows, said: str, tmp_path: Path) -> None:
+    (tmp_path / "1.png").write_bytes(b"1")
+    write_metadata(tmp_path, rows)
+    for look in (rows_at, fragments_at):
+        with pytest.raises(DataError, match=said) as caught:
+            look(str(tmp_path))
+        assert str(caught.value.param).endswith("/metadata.jsonl")
+        assert caught.value.hint
+
+
+def test_a_damaged_file_a_second_one_and_one_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path, 4, seed=1)
+    path = tmp_path / "metadata.jsonl"
+    good = path.read_text()
+    path.write_text(good + '{"file_name": \n')
+    with pytest.raises(DataError, match="damaged"):
+        rows_at(str(tmp_path))
+    path.write_text(good)
+    (tmp_path / "metadata.csv").write_text("file_name,label\na/000.png,x\n")
+    with pytest.raises(DataError, match="second metadata file"):
+        rows_at(str(tmp_path))
+    (tmp_path / "metadata.csv").unlink()
+    monkeypatch.setattr(Bounds, "whole", 100)
+    with pytest.raises(DataError, match="read as a whole"):
+        rows_at(str(tmp_path))
+
+
+def test_of_many_metadata_files_few_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = image_metadata._Tables()
+    monkeypatch.setattr(image_metadata, "_tables", tables)
+    monkeypatch.setattr(Bounds, "frame", 1000)
+    for number in range(10):
+        write_folder(tmp_path / str(number), 10, seed=number)
+    assert len(rows_at(str(tmp_path))) == 100
+    assert 1 <= len(tables._kept) < 5

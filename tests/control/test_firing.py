@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
 from collections.abc import Iterator
@@ -57,7 +58,9 @@ class Site:
     def controller(self, holder: str, store: Store | None = None) -> Reconciler:
         # Too small for any job: they stay in the queue.
         launcher = FakeLauncher(Capacity(cpus=0.5, gpus=0, free_cpus=0, free_gpus=0))
-        return Reconciler(store or self.store, launcher, holder=holder, storage="/runs", clock=lambda: self.now)
+        made = Reconciler(store or self.store, launcher, holder=holder, storage="/runs", clock=lambda: self.now)
+        made._firing._pass_s = math.inf  # real seconds, on a clock that stands still between ticks
+        return made
 
     def schedule(self, spec: dict[str, Any] | None = None, cron: str = "0 * * * *", **fields: Any) -> str:
         document = {**SPEC, **(spec or {}), "schedule": {"cron": cron, **fields}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 import re
 import time
 from pathlib import Path
@@ -14,10 +15,13 @@ from sqlalchemy import text
 
 from astraml_ray.access.webhooks import new_signing_key
 from astraml_ray.control.deliveries import headers_of
+from astraml_ray.control.trials import store_trials
 from astraml_ray.spec.loading import parse_document
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.spec.webhook import EVENTS, NewWebhook
+from astraml_ray.store.jobs import get_job
 from tests.api.conftest import REFERENCE, Api
+from tests.sweeps import told_trials
 
 HOOKS = "/v2.1/projects/p-demo/webhooks"
 README = Path(__file__).parents[2] / "astraml_ray/api/README.md"
@@ -224,6 +228,27 @@ def test_every_event_of_jobs_can_be_told(api: Api) -> None:
     api.move(third, JobStatus.CANCELLED)
     known = {event for event in EVENTS if event.startswith("job.")} - {"job.attempt_failed"}
     assert set(events_of(api)) == known
+
+
+def test_every_event_of_sweeps_can_be_told(api: Api) -> None:
+    """Their states, and what is stored of their trials."""
+    api.client.post("/v2.1/projects", json={"id": "p-demo"})
+    made(api, events=["sweep.*"])
+    sweep = {"parameters": {"hyperparams.lr": {"log_uniform": [1e-5, 1e-2]}}, "trials": 3}
+    one, other, third = (api.new_job(sweep=sweep) for _ in range(3))
+    api.move(one, JobStatus.STARTING, JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING)
+    with api.store.write() as conn:
+        store_trials(conn, get_job(conn, one), told_trials(3, failed=(1,)), now=time.time())
+    api.move(one, JobStatus.SUCCEEDED)
+    api.move(other, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.FAILED)
+    api.move(third, JobStatus.CANCELLED)
+    known = {event for event in EVENTS if event.startswith("sweep.")} - {"sweep.attempt_failed"}
+    assert set(events_of(api)) == known
+    listed = api.client.get(f"{HOOKS}/ci/deliveries?limit=200").json()["data"]
+    ended = [d["id"] for d in listed if d["event"] == "sweep.trial_ended"]
+    bodies = [json.loads(api.client.get(f"{HOOKS}/ci/deliveries/{one}").json()["body"]) for one in ended]
+    told = {body["data"]["event"]["trial_id"]: body["data"]["event"]["status"] for body in bodies}
+    assert told == {trial["trial_id"]: trial["status"] for trial in told_trials(3, failed=(1,))}
 
 
 def test_the_readme_s_webhook_can_be_made_and_its_check_checks(api: Api) -> None:

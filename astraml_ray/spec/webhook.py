@@ -96,11 +96,12 @@ class Condition(SpecModel):
     """`not_finite`: a value of the metric is NaN or infinite, or the run fails for that. `no_improvement`: no better
     value for so long. `deadline_will_be_missed`: at its pace, the job will not end within `limits.max_duration`."""
     metric: MetricName | None = None
-    """Such as validation/loss; of `not_finite`, left out, all."""
+    """Such as validation/loss; of `not_finite`, left out, all. Of a sweep, `no_improvement` knows sweep/best only."""
     for_: Stretch = Field(default="2h", alias="for")
     """Of `no_improvement`: how long, from 10m to 30d."""
     mode: Literal["auto", "min", "max"] = "auto"
-    """Of `no_improvement`: which values are better; `auto` is min for losses and perplexity, else max."""
+    """Of `no_improvement`: which values are better; `auto` is min for losses and perplexity, else max. Of a sweep, its own
+    direction counts."""
 
     @model_validator(mode="after")
     def _has_a_metric(self) -> Condition:

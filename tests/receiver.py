@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+_PIECE = 65536
+
 
 @dataclass
 class Got:
@@ -42,12 +44,14 @@ class Got:
 
 @dataclass
 class Receiver:
-    """What a receiver answers, and what it got."""
+    """What a receiver answers, what it got, and how many bytes of its answers it could write."""
 
     port: int = 0
     got: list[Got] = field(default_factory=list)
     answer: Callable[[Got, int], tuple[int, dict[str, str], bytes]] = lambda got, number: (200, {}, b"ok")
     slow: Callable[[Got], None] = lambda got: None
+    written: int = 0
+    over: threading.Event = field(default_factory=threading.Event)
 
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.port}{path}"
@@ -78,9 +82,13 @@ def serve(receiver: Receiver | None = None, *, tls: ssl.SSLContext | None = None
                 for name, value in {**headers, "Content-Length": str(len(text))}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(text)
+                for begin in range(0, len(text), _PIECE):
+                    self.wfile.write(text[begin : begin + _PIECE])
+                    here.written += len(text[begin : begin + _PIECE])
             except OSError:
                 return  # whoever asked has left
+            finally:
+                here.over.set()
 
         def log_message(self, *args: Any) -> None: ...
 

@@ -100,8 +100,8 @@ class Condition(SpecModel):
     for_: Stretch = Field(default="2h", alias="for")
     """Of `no_improvement`: how long, from 10m to 30d."""
     mode: Literal["auto", "min", "max"] = "auto"
-    """Of `no_improvement`: which values are better; `auto` is min for losses and perplexity, else max. Of a sweep, its own
-    direction counts."""
+    """Of `no_improvement`: which values are better; `auto` is min for losses and perplexity, else max. Of a sweep, its
+    own direction counts."""
 
     @model_validator(mode="after")
     def _has_a_metric(self) -> Condition:

@@ -121,7 +121,9 @@ def test_many_jobs_are_looked_at_in_turns(site: Site, receiver: Receiver, monkey
 
 
 def test_of_a_sweep_only_its_best_value_is_watched_in_its_direction(site: Site, receiver: Receiver) -> None:
-    stalls = [{"when": "no_improvement", "metric": metric, "for": "10m"} for metric in ("validation/loss", "sweep/best")]
+    stalls = [
+        {"when": "no_improvement", "metric": metric, "for": "10m"} for metric in ("validation/loss", "sweep/best")
+    ]
     conditions(site, receiver, *stalls)
     job_id = site.running(sweep=SWEEP)
     site.report(job_id, {"sweep/best": [(site.now, 1, 0.5)]}, sweep={"metric": "validation/loss", "mode": "min"})

@@ -12,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from astraml_ray.access.secrets import load_keys
 from astraml_ray.access.vault import rotate_secrets
 from astraml_ray.api import notifying
+from astraml_ray.control import notifying as control_notifying
 from astraml_ray.control.deliveries import GIVE_UP_S
 from astraml_ray.errors import TransitionError
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.spec.webhook import Webhook
 from astraml_ray.store.audit import Actor, list_audit
-from astraml_ray.store.deliveries import list_attempt_rows, list_deliveries
+from astraml_ray.store.deliveries import AttemptRow, list_attempt_rows, list_deliveries
 from astraml_ray.store.engine import migrate, open_store
-from astraml_ray.store.jobs import change_status, update_job
+from astraml_ray.store.jobs import change_status
 from astraml_ray.store.projects import create_project, remove_member
 from astraml_ray.store.secrets import keys_in_use
 from astraml_ray.store.webhooks import WebhookRecord, create_webhook, list_values
@@ -204,6 +206,31 @@ def test_a_slow_receiver_holds_up_neither_another_nor_the_controller(site: Site)
         assert [one.status for one in site.settle(name="slow")] == ["delivered"] * 6
 
 
+def test_an_answer_that_cannot_be_kept_holds_up_no_other(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add(receiver.url("/bad"), "bad")
+    site.add(receiver.url("/good"), "good")
+    receiver.answer = lambda got, number: (200, {}, b"odd" if got.path == "/bad" else b"ok")
+    real = control_notifying.add_attempt
+
+    def add_attempt(conn: Connection, row: AttemptRow) -> None:
+        if row.response == "odd":
+            raise ValueError("an answer that nobody thought of")
+        real(conn, row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control_notifying, "add_attempt", add_attempt)
+        for _ in range(3):
+            site.job()
+            assert {one.status for one in site.settle(5, name="good")} == {"delivered"}
+        bad = site.settle(name="bad")
+        assert {(one.status, one.last_error) for one in bad} == {("pending", "an error of the service: ValueError")}
+        times = [one.next_at for one in bad]
+        assert all(at is not None and at > site.now for at in times), "not again at every pass"
+    assert {one.status for one in site.settle(300, name="bad")} == {"delivered"}
+
+
 def test_a_new_controller_sends_what_was_pending_with_the_same_id(site: Site, receiver: Receiver) -> None:
     """The first one dies after it has sent, and before it has written so: at most once more."""
     site.add(receiver.url())
@@ -291,13 +318,11 @@ def test_old_messages_are_deleted(site: Site, receiver: Receiver) -> None:
 def test_a_sweep_is_told_as_one(site: Site, receiver: Receiver) -> None:
     site.add(receiver.url(), "sweeps", events=["sweep.*"])
     site.add(receiver.url(), "jobs", events=["job.*"])
-    job_id = site.job()
-    with site.store.write() as conn:
-        spec = {"project_id": P, "sweep": {"trials": 3}, "limits": {}, "resources": {}}
-        update_job(conn, job_id, spec=spec)
+    job_id = site.job(sweep={"parameters": {"hyperparams.lr": {"log_uniform": [1e-5, 1e-2]}}, "trials": 3})
+    site.now += 1
     site.move(job_id, "cancelled")
-    assert [one.event for one in site.told("jobs")] == ["job.created"]
-    assert [one.event for one in site.told("sweeps")] == ["sweep.cancelled"]
+    assert site.told("jobs") == []
+    assert [one.event for one in site.told("sweeps")] == ["sweep.created", "sweep.cancelled"]
 
 
 def test_a_row_of_a_newer_release_holds_up_no_job(site: Site, receiver: Receiver) -> None:

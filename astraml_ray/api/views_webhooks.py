@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from astraml_ray.api.answers import iso_time
+from astraml_ray.spec.webhook import TEST_EVENT
 from astraml_ray.store.deliveries import AttemptRow, DeliveryRecord
 from astraml_ray.store.webhooks import SealedValue, WebhookRecord
 
@@ -61,7 +62,7 @@ def delivery_view(delivery: DeliveryRecord, webhook: WebhookRecord) -> dict[str,
         "subject": delivery.subject,
         "status": delivery.status,
         "created_at": iso_time(delivery.created_at),
-        "next_at": iso_time(delivery.next_at),
+        "next_at": iso_time(_next_at(delivery, webhook)),
         "attempts": delivery.attempts,
         "finished_at": iso_time(delivery.finished_at),
         "last_status": delivery.last_status,
@@ -73,6 +74,13 @@ def delivery_view(delivery: DeliveryRecord, webhook: WebhookRecord) -> dict[str,
 def delivery_object(delivery: DeliveryRecord, webhook: WebhookRecord, log: Iterable[AttemptRow]) -> dict[str, Any]:
     """A message, with what was sent and how each try went."""
     return {**delivery_view(delivery, webhook), "body": delivery.body, "log": [_try_view(row) for row in log]}
+
+
+def _next_at(delivery: DeliveryRecord, webhook: WebhookRecord) -> float | None:
+    """When it is tried next: a test at once, all others not while the receiver wants a rest."""
+    if delivery.next_at is None or delivery.event == TEST_EVENT:
+        return delivery.next_at
+    return max(delivery.next_at, webhook.hold_until or 0.0)
 
 
 def _try_view(row: AttemptRow) -> dict[str, Any]:

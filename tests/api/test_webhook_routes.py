@@ -165,7 +165,7 @@ def test_messages_are_listed_by_pages_and_sent_again(hooks: Api) -> None:
 
 
 def test_rotation_and_deletion(hooks: Api) -> None:
-    first = made(hooks)["signing_key"]
+    first = made(hooks, events=["job.*"])["signing_key"]
     rotated = hooks.client.post(f"{HOOKS}/ci/rotate").json()
     assert rotated["signing_key"] != first
     assert [(key["version"], key["expires_at"] is None) for key in rotated["keys"]] == [(2, True), (1, False)]
@@ -175,11 +175,24 @@ def test_rotation_and_deletion(hooks: Api) -> None:
         refused = hooks.client.post(f"{HOOKS}/ci/rotate", json={"overlap": overlap})
         assert (refused.status_code, refused.json()["param"]) == (422, "/overlap")
     hooks.submit()
+    assert events_of(hooks) == ["job.created"]
     assert hooks.client.delete(f"{HOOKS}/ci").json() == {"project_id": "p-demo", "name": "ci"}
     assert hooks.client.delete(f"{HOOKS}/ci").status_code == 404
     # Another of that name is another one.
-    assert [key["version"] for key in made(hooks)["keys"]] == [1]
+    assert [key["version"] for key in made(hooks, events=["job.*"])["keys"]] == [1]
     assert events_of(hooks) == []
+
+
+def test_without_the_master_key_it_can_still_be_stopped(hooks: Api) -> None:
+    made(hooks)
+    assert hooks.services.keys is not None
+    hooks.services.keys.unlink()
+    off = hooks.client.patch(f"{HOOKS}/ci", json={"enabled": False, "events": ["job.failed"]})
+    assert (off.status_code, off.json()["enabled"], off.json()["events"]) == (200, False, ["job.failed"]), off.text
+    moved = hooks.client.patch(f"{HOOKS}/ci", json={"url": URL})
+    assert (moved.status_code, moved.json()["code"]) == (503, "secret_key")
+    assert hooks.client.delete(f"{HOOKS}/ci").status_code == 200
+    assert hooks.client.get(HOOKS).json() == {"data": []}
 
 
 def test_a_project_has_so_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,13 +207,13 @@ def test_a_rotation_of_the_master_key_meanwhile_loses_nothing(api: Api, monkeypa
     """It drops the key between reading it and writing what it has encrypted, and did not see that."""
     from astraml_ray.access.secrets import KeyRing, add_master_key, load_keys, write_keys
     from astraml_ray.access.webhooks import open_webhooks
-    from astraml_ray.api import notifying
+    from astraml_ray.control import secrets
     from astraml_ray.store.webhooks import find_webhook
 
     api.client.post("/v2.1/projects", json={"id": "p-demo"})
     path = api.services.keys
     assert path is not None
-    real, turns = notifying.keys_for, iter(range(9))
+    real, turns = secrets.keys_for, iter(range(9))
 
     def rotating(conn: Any, key_file: Path | None) -> KeyRing:
         ring = real(conn, key_file)
@@ -208,7 +221,7 @@ def test_a_rotation_of_the_master_key_meanwhile_loses_nothing(api: Api, monkeypa
             write_keys(path, KeyRing(add_master_key(path).keys[:1]))
         return ring
 
-    monkeypatch.setattr(notifying, "keys_for", rotating)
+    monkeypatch.setattr(secrets, "keys_for", rotating)
     key = made(api)["signing_key"]
     with api.store.read() as conn:
         webhook = find_webhook(conn, "p-demo", "ci")

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from astraml_ray.access.secrets import load_keys
 from astraml_ray.access.vault import rotate_secrets
 from astraml_ray.api import notifying
+from astraml_ray.api.views_webhooks import delivery_view
 from astraml_ray.control import notifying as control_notifying
 from astraml_ray.control.deliveries import GIVE_UP_S
 from astraml_ray.errors import TransitionError
@@ -26,6 +27,7 @@ from astraml_ray.store.audit import Actor, list_audit
 from astraml_ray.store.deliveries import AttemptRow, list_attempt_rows, list_deliveries
 from astraml_ray.store.engine import migrate, open_store
 from astraml_ray.store.jobs import change_status
+from astraml_ray.store.plain import iso_time
 from astraml_ray.store.projects import create_project, remove_member
 from astraml_ray.store.secrets import keys_in_use
 from astraml_ray.store.webhooks import WebhookRecord, create_webhook, list_values
@@ -178,6 +180,39 @@ def test_a_receiver_that_asks_for_a_rest_gets_it_for_all_messages(
         site.tick(199)
     assert len(receiver.got) == 1
     assert [one.status for one in site.settle(4)] == ["delivered", "delivered"]
+
+
+def test_a_rest_is_ended_by_no_replay_and_no_test(site: Site, receiver: Receiver) -> None:
+    receiver.answer = lambda got, number: (503, {"Retry-After": "600"}, b"") if number == 2 else (200, {}, b"")
+    site.add(receiver.url())
+    site.job()
+    site.settle()
+    site.now += 1
+    site.job()
+    (told, held) = site.settle()
+    until = site.now + 600
+    assert (told.status, held.status, site.hook().hold_until) == ("delivered", "pending", until)
+    hook, again = notifying.replay(site.services, ROOT, P, "hook", told.id)
+    assert delivery_view(again, hook)["next_at"] == iso_time(until)
+    notifying.send_test(site.services, ROOT, P, "hook")
+    site.tick(1)
+    assert receiver.wait(3)[2].json["type"] == "webhook.test"
+    for _ in range(3):
+        site.tick(190)
+    assert (len(receiver.got), site.hook().hold_until) == (3, until)
+    assert [one.status for one in site.settle(until - site.now)] == ["delivered"] * 3
+    assert [got.id for got in receiver.got[3:]].count(told.id) == 1
+
+
+def test_another_address_needs_no_rest(site: Site, receiver: Receiver) -> None:
+    receiver.answer = lambda got, number: (503, {"Retry-After": "3600"}, b"") if got.path == "/old" else (200, {}, b"")
+    site.add(receiver.url("/old"))
+    site.job()
+    site.settle()
+    site.change(url=receiver.url("/new"))
+    site.now += 1
+    site.job()
+    assert [one.status for one in site.settle()] == ["pending", "delivered"]
 
 
 def test_a_test_is_sent_once(site: Site, receiver: Receiver) -> None:

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 
 from astraml_ray.spec.base import Duration, SpecModel, seconds_of
 from astraml_ray.spec.job import LabelKey, LabelValue, Name
+from astraml_ray.spec.schedule import DATASET_UNCHANGED
 
 __all__ = ["EVENTS", "TEST_EVENT", "Condition", "NewWebhook", "Webhook", "WebhookChange", "event_of", "masked_url"]
 
@@ -20,6 +21,7 @@ EVENTS: Mapping[str, str] = {
     "job.starting": "a job was admitted",
     "job.running": "a job trains",
     "job.succeeded": "a job has succeeded",
+    "job.skipped": "a job of a schedule has ended without training: the dataset is the same",
     "job.failed": "a job has failed",
     "job.cancelled": "a job was cancelled",
     "job.attempt_failed": "an attempt has failed; the job may go on",
@@ -28,6 +30,7 @@ EVENTS: Mapping[str, str] = {
     "sweep.starting": "a sweep was admitted",
     "sweep.running": "a sweep's trials train",
     "sweep.succeeded": "a sweep has succeeded",
+    "sweep.skipped": "a sweep of a schedule has ended without training: the dataset is the same",
     "sweep.failed": "a sweep has failed",
     "sweep.cancelled": "a sweep was cancelled",
     "sweep.attempt_failed": "an attempt has failed; the sweep may go on",
@@ -183,13 +186,16 @@ class WebhookChange(_Fields):
     url: Url = ""
 
 
-def event_of(event_type: str, *, sweep: bool) -> str | None:
+def event_of(event_type: str, *, sweep: bool, reason: str | None = None) -> str | None:
     """The event that one of a job's own events is told as; None: it is not told.
 
     Args:
         event_type: Such as `job_failed`.
         sweep: The job is a sweep.
+        reason: Of the state that the job is in.
     """
+    if (event_type, reason) == ("job_succeeded", DATASET_UNCHANGED):
+        event_type = "job_skipped"  # a success by its state, and nobody waits for its model
     if event_type.startswith("trial_"):
         event = f"sweep.{event_type}"
     else:

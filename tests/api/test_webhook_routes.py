@@ -17,9 +17,10 @@ from astraml_ray.access.webhooks import new_signing_key
 from astraml_ray.control.deliveries import headers_of
 from astraml_ray.control.trials import store_trials
 from astraml_ray.spec.loading import parse_document
+from astraml_ray.spec.schedule import DATASET_UNCHANGED
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.spec.webhook import EVENTS, NewWebhook
-from astraml_ray.store.jobs import get_job
+from astraml_ray.store.jobs import change_status, get_job
 from tests.api.conftest import REFERENCE, Api
 from tests.sweeps import told_trials
 
@@ -235,10 +236,14 @@ def test_every_event_of_jobs_can_be_told(api: Api) -> None:
     """The names here are those that the store writes."""
     api.client.post("/v2.1/projects", json={"id": "p-demo"})
     made(api, events=["job.*"])
-    one, other, third = (api.new_job() for _ in range(3))
+    one, other, third, unchanged = (api.new_job() for _ in range(4))
     api.move(one, JobStatus.STARTING, JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.SUCCEEDED)
     api.move(other, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.FAILED)
     api.move(third, JobStatus.CANCELLED)
+    api.move(unchanged, JobStatus.STARTING)
+    with api.store.write() as conn:
+        now, reason = time.time(), DATASET_UNCHANGED
+        change_status(conn, unchanged, JobStatus.SUCCEEDED, reason=reason, message=None, now=now)
     known = {event for event in EVENTS if event.startswith("job.")} - {"job.attempt_failed"}
     assert set(events_of(api)) == known
 
@@ -248,13 +253,17 @@ def test_every_event_of_sweeps_can_be_told(api: Api) -> None:
     api.client.post("/v2.1/projects", json={"id": "p-demo"})
     made(api, events=["sweep.*"])
     sweep = {"parameters": {"hyperparams.lr": {"log_uniform": [1e-5, 1e-2]}}, "trials": 3}
-    one, other, third = (api.new_job(sweep=sweep) for _ in range(3))
+    one, other, third, unchanged = (api.new_job(sweep=sweep) for _ in range(4))
     api.move(one, JobStatus.STARTING, JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING)
     with api.store.write() as conn:
         store_trials(conn, get_job(conn, one), told_trials(3, failed=(1,)), now=time.time())
     api.move(one, JobStatus.SUCCEEDED)
     api.move(other, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.FAILED)
     api.move(third, JobStatus.CANCELLED)
+    api.move(unchanged, JobStatus.STARTING)
+    with api.store.write() as conn:
+        now, reason = time.time(), DATASET_UNCHANGED
+        change_status(conn, unchanged, JobStatus.SUCCEEDED, reason=reason, message=None, now=now)
     known = {event for event in EVENTS if event.startswith("sweep.")} - {"sweep.attempt_failed"}
     assert set(events_of(api)) == known
     listed = api.client.get(f"{HOOKS}/ci/deliveries?limit=200").json()["data"]

@@ -360,6 +360,22 @@ def test_a_sweep_is_told_as_one(site: Site, receiver: Receiver) -> None:
     assert [one.event for one in site.told("sweeps")] == ["sweep.created", "sweep.cancelled"]
 
 
+@pytest.mark.parametrize("family", ["job", "sweep"])
+def test_a_job_that_had_nothing_new_to_train_on_is_no_success(site: Site, receiver: Receiver, family: str) -> None:
+    sweep = {"sweep": {"parameters": {"hyperparams.lr": {"log_uniform": [1e-5, 1e-2]}}, "trials": 3}}
+    fields: dict[str, Any] = sweep if family == "sweep" else {}
+    site.add(receiver.url(), "defaults", events=Webhook.model_fields["events"].default)
+    site.add(receiver.url(), "all", events=[f"{family}.skipped", f"{family}.succeeded"])
+    unchanged, trained = site.job(**fields), site.job(**fields)
+    site.move(unchanged, "starting")
+    site.move(unchanged, "succeeded", reason="dataset_unchanged", message="the dataset is the same")
+    site.now += 1
+    site.move(trained, "starting", "running", "succeeded", reason="early_stopping")
+    assert [(one.event, one.subject) for one in site.told("defaults")] == [(f"{family}.succeeded", trained)]
+    told = [(f"{family}.skipped", unchanged), (f"{family}.succeeded", trained)]
+    assert [(one.event, one.subject) for one in site.told("all")] == told
+
+
 def test_a_row_of_a_newer_release_holds_up_no_job(site: Site, receiver: Receiver) -> None:
     site.add(receiver.url())
     site.add(receiver.url(), "other")

@@ -74,7 +74,11 @@ def test_the_verbs(astraml: Astraml, client: Client, schedule_id: str) -> None:
     assert client.get_job(job_id)["status"] == "queued"
     assert astraml("schedule", "resume", schedule_id).stdout.startswith(f"{schedule_id} active\n")
     times = ("--from", "2026-03-01T00:00:00Z", "--to", "2026-03-31T00:00:00Z")
-    assert "5 jobs will be made; 0 times" in astraml("schedule", "backfill", schedule_id, *times).stdout
+    planned = astraml("schedule", "backfill", schedule_id, *times)
+    assert "5 jobs will be made; 0 times" in planned.stdout
+    key = planned.stderr.split("idempotency key ")[1].split()[0]
+    again = astraml("schedule", "backfill", schedule_id, *times, "--idempotency-key", key)
+    assert again.stdout == planned.stdout
     shown = astraml("schedule", "show", schedule_id).stdout
     assert f"manual  {job_id}" in shown
     assert shown.count("waiting") == 5

@@ -18,11 +18,11 @@ from astraml_ray.api.errors import ParameterError
 from astraml_ray.api.services import Services
 from astraml_ray.control.secrets import seal_with
 from astraml_ray.spec.webhook import TEST_EVENT, NewWebhook, Webhook, WebhookChange, masked_url
-from astraml_ray.store.audit import append_audit
 from astraml_ray.store.deliveries import DeliveryRecord, add_delivery, find_delivery, send_again
 from astraml_ray.store.messages import Message
 from astraml_ray.store.webhooks import (
     WebhookRecord,
+    audit_webhook,
     change_webhook,
     create_webhook,
     delete_webhook,
@@ -132,7 +132,7 @@ def rotate(
     def work(conn: Connection, ring: KeyRing) -> tuple[WebhookRecord, str]:
         webhook = known(conn, project_id, name, lock=True)
         key = put_key(conn, ring, webhook, overlap_s=overlap_s, now=now)
-        _audit(conn, "rotated", webhook, principal, now, after={"overlap_s": overlap_s})
+        audit_webhook(conn, "rotated", webhook, actor=principal.actor, now=now, after={"overlap_s": overlap_s})
         return webhook, key
 
     return seal_with(services.store, services.keys, work)
@@ -164,7 +164,7 @@ def send_test(
         message = Message(TEST_EVENT, now, project_id, None, name, text, {"webhook": name})
         style = str(webhook.document.get("format", "standard"))
         delivery_id = add_delivery(conn, webhook, message, style=style, now=now)
-        _audit(conn, "tested", webhook, principal, now)
+        audit_webhook(conn, "tested", webhook, actor=principal.actor, now=now)
         return webhook, known_delivery(conn, webhook, delivery_id)
 
 
@@ -180,7 +180,8 @@ def replay(
     with services.store.write() as conn:
         webhook = known(conn, project_id, name, lock=True)
         send_again(conn, known_delivery(conn, webhook, delivery_id, lock=True), now=now)
-        _audit(conn, "replayed", webhook, principal, now, after={"delivery": delivery_id})
+        after = {"delivery": delivery_id}
+        audit_webhook(conn, "replayed", webhook, actor=principal.actor, now=now, after=after)
         return webhook, known_delivery(conn, webhook, delivery_id)
 
 
@@ -218,10 +219,3 @@ def _document(webhook: WebhookRecord, given: dict[str, Any]) -> dict[str, Any]:
         message = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
         raise ParameterError(message, param="", hint="this is what it would be with the change") from None
     return {key: value for key, value in document.items() if key != "name"}
-
-
-def _audit(
-    conn: Connection, verb: str, webhook: WebhookRecord, principal: Principal, now: float, **changes: Any
-) -> None:
-    action, scope = f"webhook.{verb}", webhook.project_id
-    append_audit(conn, action, actor=principal.actor, scope=scope, target=webhook.name, now=now, **changes)

@@ -28,8 +28,7 @@ def webhook_view(webhook: WebhookRecord, sealed: Iterable[SealedValue], *, now: 
         now: Seconds since the epoch.
     """
     place, document = webhook_path(webhook), webhook.document
-    keys = [one for one in sealed if one.kind == "signing" and (one.expires_at is None or one.expires_at > now)]
-    held = webhook.hold_until is not None and webhook.hold_until > now
+    keys = [one for one in sealed if one.kind == "signing" and one.counts(now)]
     return {
         "name": webhook.name,
         "project_id": webhook.project_id,
@@ -41,7 +40,7 @@ def webhook_view(webhook: WebhookRecord, sealed: Iterable[SealedValue], *, now: 
         "enabled": webhook.disabled_at is None,
         "disabled_at": iso_time(webhook.disabled_at),
         "disabled_reason": webhook.disabled_reason,
-        "held_until": iso_time(webhook.hold_until) if held else None,
+        "held_until": iso_time(webhook.hold_until) if webhook.held(now) else None,
         "keys": [
             {"version": one.version, "created_at": iso_time(one.created_at), "expires_at": iso_time(one.expires_at)}
             for one in keys

@@ -67,16 +67,8 @@ def not_finite_findings(condition: Condition, names: Collection[str], *, attempt
     """Told once of each metric and attempt."""
     if condition.when != "not_finite":
         return []
-    return [
-        Finding(
-            "metric.not_finite",
-            f"not_finite:{name}:{attempt}",
-            f"{name} is NaN or infinite",
-            {"when": "not_finite", "metric": name, "attempt": attempt},
-        )
-        for name in names
-        if condition.metric in (None, name)
-    ]
+    wanted = [name for name in names if condition.metric in (None, name)]
+    return [_not_finite(name, f"{name}:{attempt}", name, attempt=attempt) for name in wanted]
 
 
 def not_finite_trials(report: Mapping[str, Any]) -> list[str]:
@@ -90,13 +82,7 @@ def trial_findings(condition: Condition, trials: Collection[str]) -> list[Findin
     if condition.when != "not_finite" or condition.metric not in (None, _NUMERIC):
         return []
     return [
-        Finding(
-            "metric.not_finite",
-            f"not_finite:{_NUMERIC}:trial:{trial_id}",
-            f"{_NUMERIC} of trial {trial_id} is NaN or infinite",
-            {"when": "not_finite", "metric": _NUMERIC, "trial_id": trial_id},
-        )
-        for trial_id in trials
+        _not_finite(_NUMERIC, f"{_NUMERIC}:trial:{one}", f"{_NUMERIC} of trial {one}", trial_id=one) for one in trials
     ]
 
 
@@ -150,3 +136,8 @@ def deadline_finding(job: JobRecord, *, now: float) -> Finding | None:
         "may_stop_early": bool(unless),
     }
     return Finding("job.deadline_will_be_missed", f"deadline:{limit}", message, data)
+
+
+def _not_finite(metric: str, key: str, what: str, **more: Any) -> Finding:
+    data = {"when": "not_finite", "metric": metric, **more}
+    return Finding("metric.not_finite", f"not_finite:{key}", f"{what} is NaN or infinite", data)

@@ -180,10 +180,19 @@ class NewWebhook(Webhook):
     """Where messages go: public, or allowed by the operator. It is encrypted, and shown without its path."""
 
 
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Of a change, none is what is left out."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
 class WebhookChange(_Fields):
-    """What is to be different; the rest stays."""
+    """What is to be different; what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
 
     url: Url = ""
+    """A new address, in place of the old one."""
 
 
 def event_of(event_type: str, *, sweep: bool, reason: str | None = None) -> str | None:

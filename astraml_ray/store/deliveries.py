@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from astraml_ray.spec.webhook import TEST_EVENT
 from astraml_ray.store.messages import Message, body_of
-from astraml_ray.store.records import new_job_id
+from astraml_ray.store.records import new_id
 from astraml_ray.store.webhook_tables import PENDING, deliveries, delivery_attempts, webhooks
 from astraml_ray.store.webhooks import WebhookRecord
 
@@ -71,7 +71,7 @@ class AttemptRow:
 def add_delivery(conn: Connection, webhook: WebhookRecord, message: Message, *, style: str, now: float) -> str:
     """Keeps a message for a webhook, to be sent as soon as this transaction is written; returns its id."""
     row = {
-        "id": "msg-" + new_job_id(now).removeprefix("job-"),
+        "id": new_id("msg", now),
         "webhook_id": webhook.id,
         "event": message.event,
         "subject": message.subject,
@@ -132,7 +132,7 @@ def due_deliveries(
 ) -> list[DeliveryRecord]:
     """What is to be sent to a webhook now, the longest due first, without what is under way."""
     query = select(deliveries).where(PENDING, deliveries.c.webhook_id == webhook.id, deliveries.c.next_at <= now)
-    if webhook.disabled_at is not None or (webhook.hold_until or 0.0) > now:
+    if webhook.disabled_at is not None or webhook.held(now):
         query = query.where(deliveries.c.event == TEST_EVENT)
     if but:
         query = query.where(deliveries.c.id.not_in(list(but)))

@@ -56,9 +56,13 @@ def test_its_key_is_shown_once_and_its_address_never(hooks: Api) -> None:
     shown = hooks.client.get(f"{HOOKS}/ci").json()
     assert shown == {key: value for key, value in new.items() if key not in ("signing_key", "warnings")}
     assert hooks.client.get(HOOKS).json() == {"data": [shown]}
-    hooks.submit()
-    hooks.client.post(f"{HOOKS}/ci/test")
-    answers = [hooks.client.get(path).text for path in (HOOKS, f"{HOOKS}/ci/deliveries", "/v2.1/audit")]
+    tested = hooks.client.post(f"{HOOKS}/ci/test").json()
+    assert json.loads(tested["body"])["type"] == "webhook.test"
+    hooks.client.patch(f"{HOOKS}/ci", json={"url": f"{URL}/2"})
+    hooks.client.post(f"{HOOKS}/ci/rotate")
+    paths = (HOOKS, f"{HOOKS}/ci/deliveries", tested["links"]["self"], "/v2.1/audit?action=webhook")
+    answers = [hooks.client.get(path).text for path in paths]
+    assert "webhook.rotated" in answers[-1]
     assert not any("sEcReT" in one or new["signing_key"] in one for one in answers)
     again = hooks.client.post(HOOKS, json={"name": "ci", "url": URL})
     assert (again.status_code, again.json()["code"]) == (409, "already_exists")
@@ -139,6 +143,16 @@ def test_it_is_changed_field_by_field(hooks: Api) -> None:
     audit = hooks.client.get("/v2.1/audit?action=webhook").json()["data"]
     assert [one["action"] for one in audit] == ["webhook.changed"] * 3 + ["webhook.created"]
     assert audit[2]["before"]["document"]["events"] == ["job.failed"]
+
+
+def test_of_a_change_the_document_foretells_no_defaults(api: Api) -> None:
+    """What is left out stays as it is."""
+    schemas = api.client.get("/openapi.json").json()["components"]["schemas"]
+    fields = schemas["WebhookChangeInput"]["properties"]
+    assert set(fields) == {"events", "conditions", "format", "labels", "enabled", "url"}
+    assert not any("default" in field for field in fields.values())
+    assert all(field["description"] for field in fields.values())
+    assert schemas["NewWebhookInput"]["properties"]["format"]["default"] == "standard"
 
 
 def test_messages_are_listed_by_pages_and_sent_again(hooks: Api) -> None:

@@ -88,13 +88,24 @@ def test_redirects_are_not_followed(site: Site, receiver: Receiver) -> None:
     assert (delivery.status, delivery.last_error) == ("pending", "answered 307: redirects are not followed")
 
 
-def test_a_receiver_that_drips_is_given_up(site: Site, receiver: Receiver) -> None:
-    """Each read succeeds; the whole does not."""
+def test_a_receiver_that_says_nothing_is_given_up(receiver: Receiver) -> None:
     over = threading.Event()
     receiver.slow = lambda got: over.wait(20) and None
     reply = Courier(LOOPBACK, whole_s=0.2).send(receiver.url(), {}, b"{}")
     over.set()
     assert (reply.status, reply.error) == (None, "no whole answer within 0.2 s")
+
+
+def test_a_receiver_that_drips_is_given_up(receiver: Receiver) -> None:
+    """Each read succeeds; the whole does not."""
+    over = threading.Event()
+    receiver.piece, receiver.between = 1, lambda: over.wait(0.05) and None
+    receiver.answer = lambda got, number: (200, {}, b"x" * 200)
+    reply = Courier(LOOPBACK, whole_s=0.5).send(receiver.url(), {}, b"{}")
+    dripped = receiver.written
+    over.set()
+    assert (reply.status, reply.error) == (None, "no whole answer within 0.5 s")
+    assert dripped > 1
 
 
 def test_no_more_than_a_few_kilobytes_of_an_answer_are_read(receiver: Receiver) -> None:

@@ -153,7 +153,7 @@ def change_webhook(
     audit_webhook(conn, verb, before, actor=actor, now=now, before=known, after=shown)
 
 
-def hold_webhook(conn: Connection, webhook_id: str, until: float | None) -> None:
+def hold_webhook(conn: Connection, webhook_id: str, until: float) -> None:
     """Sends it nothing before a time."""
     conn.execute(update(webhooks).where(webhooks.c.id == webhook_id).values(hold_until=until))
 

@@ -42,12 +42,16 @@ class Got:
 
 @dataclass
 class Receiver:
-    """What a receiver answers, and what it got."""
+    """What a receiver answers, and in which pieces; what it got, and how many bytes of its answers it could write."""
 
     port: int = 0
     got: list[Got] = field(default_factory=list)
     answer: Callable[[Got, int], tuple[int, dict[str, str], bytes]] = lambda got, number: (200, {}, b"ok")
     slow: Callable[[Got], None] = lambda got: None
+    piece: int = 65536
+    between: Callable[[], None] = lambda: None
+    written: int = 0
+    over: threading.Event = field(default_factory=threading.Event)
 
     def url(self, path: str = "/hook", host: str = "127.0.0.1") -> str:
         return f"http://{host}:{self.port}{path}"
@@ -78,9 +82,14 @@ def serve(receiver: Receiver | None = None, *, tls: ssl.SSLContext | None = None
                 for name, value in {**headers, "Content-Length": str(len(text))}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(text)
+                for begin in range(0, len(text), here.piece):
+                    self.wfile.write(text[begin : begin + here.piece])
+                    here.written += len(text[begin : begin + here.piece])
+                    here.between()
             except OSError:
                 return  # whoever asked has left
+            finally:
+                here.over.set()
 
         def log_message(self, *args: Any) -> None: ...
 

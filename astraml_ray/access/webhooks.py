@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sqlalchemy import Connection
@@ -80,7 +80,7 @@ def open_webhooks(conn: Connection, ring: KeyRing, webhooks: list[WebhookRecord]
     urls: dict[str, str] = {}
     keys: dict[str, list[str]] = {}
     for sealed in list_values(conn, projects):
-        if sealed.expires_at is not None and sealed.expires_at <= now:
+        if not sealed.counts(now):
             continue
         value = _open(ring, sealed, projects[sealed.webhook_id])
         if sealed.kind == "url":
@@ -108,7 +108,7 @@ def _put(
 ) -> None:
     sealed = SealedValue(webhook.id, kind, version, b"", ring.primary_id, now, None)
     value = ring.encrypt(text, _ref(sealed, webhook.project_id))
-    add_value(conn, SealedValue(webhook.id, kind, version, value, ring.primary_id, now, None))
+    add_value(conn, replace(sealed, value=value))
 
 
 def _open(ring: KeyRing, sealed: SealedValue, project_id: str) -> str:

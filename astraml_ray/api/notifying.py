@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection
@@ -14,22 +13,20 @@ from astraml_ray.access.denials import AlreadyThereError, MalformedError, NotThe
 from astraml_ray.access.secrets import KeyRing
 from astraml_ray.access.targets import check_url
 from astraml_ray.access.tokens import Principal
-from astraml_ray.access.webhooks import put_address, put_key, reseal
+from astraml_ray.access.webhooks import put_address, put_key
 from astraml_ray.api.errors import ParameterError
 from astraml_ray.api.services import Services
-from astraml_ray.control.secrets import keys_for
+from astraml_ray.control.secrets import seal_with
 from astraml_ray.spec.webhook import TEST_EVENT, NewWebhook, Webhook, WebhookChange, masked_url
-from astraml_ray.store.audit import append_audit
 from astraml_ray.store.deliveries import DeliveryRecord, add_delivery, find_delivery, send_again
 from astraml_ray.store.messages import Message
-from astraml_ray.store.secrets import keys_in_use
 from astraml_ray.store.webhooks import (
     WebhookRecord,
+    audit_webhook,
     change_webhook,
     create_webhook,
     delete_webhook,
     find_webhook,
-    hold_webhook,
     list_webhooks,
     new_webhook_id,
 )
@@ -38,7 +35,6 @@ __all__ = ["change", "known", "known_delivery", "make", "remove", "replay", "rot
 
 _MOST = 100
 _SWITCHED_OFF = "it was switched off"
-_T = TypeVar("_T")
 
 
 def make(services: Services, principal: Principal, project_id: str, asked: NewWebhook) -> tuple[WebhookRecord, str]:
@@ -53,7 +49,6 @@ def make(services: Services, principal: Principal, project_id: str, asked: NewWe
     check_url(asked.url, allowed=services.targets, param="/url")
     now = services.clock()
     document = {key: value for key, value in asked.canonical().items() if key not in ("url", "name")}
-    off = {} if asked.enabled else {"disabled_at": now, "disabled_reason": _SWITCHED_OFF}
     record = WebhookRecord(
         id=new_webhook_id(now),
         project_id=project_id,
@@ -63,7 +58,8 @@ def make(services: Services, principal: Principal, project_id: str, asked: NewWe
         created_at=now,
         created_by=principal.subject,
         updated_at=now,
-        **off,  # type: ignore[arg-type]
+        disabled_at=None if asked.enabled else now,
+        disabled_reason=None if asked.enabled else _SWITCHED_OFF,
     )
 
     def work(conn: Connection, ring: KeyRing) -> str:
@@ -77,7 +73,7 @@ def make(services: Services, principal: Principal, project_id: str, asked: NewWe
         put_address(conn, ring, record, asked.url, now=now)
         return put_key(conn, ring, record, overlap_s=0.0, now=now)
 
-    return record, _sealing(services, work)
+    return record, seal_with(services.store, services.keys, work)
 
 
 def warnings_of(asked: NewWebhook) -> list[str]:
@@ -94,6 +90,7 @@ def change(services: Services, principal: Principal, project_id: str, name: str,
         NotThereError: There is none.
         ParameterError: What it would be then is no webhook.
         TargetNotAllowedError: Its address must not be called.
+        SecretKeyError: It has a new address, and the master key is lost.
     """
     given = asked.model_dump(mode="json", by_alias=True, exclude_unset=True)
     url = given.pop("url", None)
@@ -101,19 +98,24 @@ def change(services: Services, principal: Principal, project_id: str, name: str,
         check_url(url, allowed=services.targets, param="/url")
     now = services.clock()
 
-    def work(conn: Connection, ring: KeyRing) -> WebhookRecord:
+    def work(conn: Connection, ring: KeyRing | None) -> WebhookRecord:
         webhook = known(conn, project_id, name, lock=True)
         values: dict[str, Any] = {"document": _document(webhook, given)}
         if "enabled" in given:
             off = None if given["enabled"] else (webhook.disabled_at or now)
             values |= {"disabled_at": off, "disabled_reason": _SWITCHED_OFF if off else None, "hold_until": None}
-        if url is not None:
-            values["address"] = masked_url(url)
+        if ring is not None and url is not None:
+            # Who asked for a rest was the receiver at the old one.
+            values |= {"address": masked_url(url), "hold_until": None}
             put_address(conn, ring, webhook, url, now=now)
         change_webhook(conn, webhook, actor=principal.actor, now=now, **values)
         return replace(webhook, **values, updated_at=now)
 
-    return _sealing(services, work)
+    if url is not None:
+        return seal_with(services.store, services.keys, work)
+    # Nothing is encrypted: this goes without the master key.
+    with services.store.write() as conn:
+        return work(conn, None)
 
 
 def rotate(
@@ -130,10 +132,10 @@ def rotate(
     def work(conn: Connection, ring: KeyRing) -> tuple[WebhookRecord, str]:
         webhook = known(conn, project_id, name, lock=True)
         key = put_key(conn, ring, webhook, overlap_s=overlap_s, now=now)
-        _audit(conn, "rotated", webhook, principal, now, after={"overlap_s": overlap_s})
+        audit_webhook(conn, "rotated", webhook, actor=principal.actor, now=now, after={"overlap_s": overlap_s})
         return webhook, key
 
-    return _sealing(services, work)
+    return seal_with(services.store, services.keys, work)
 
 
 def remove(services: Services, principal: Principal, project_id: str, name: str) -> None:
@@ -150,7 +152,7 @@ def remove(services: Services, principal: Principal, project_id: str, name: str)
 def send_test(
     services: Services, principal: Principal, project_id: str, name: str
 ) -> tuple[WebhookRecord, DeliveryRecord]:
-    """Keeps a message that says nothing, to be sent at once and once only, also while the webhook is off.
+    """Keeps a message that says nothing, to be sent at once and once only, also while the webhook is off or held.
 
     Raises:
         NotThereError: There is no such webhook.
@@ -162,15 +164,14 @@ def send_test(
         message = Message(TEST_EVENT, now, project_id, None, name, text, {"webhook": name})
         style = str(webhook.document.get("format", "standard"))
         delivery_id = add_delivery(conn, webhook, message, style=style, now=now)
-        hold_webhook(conn, webhook.id, None)
-        _audit(conn, "tested", webhook, principal, now)
+        audit_webhook(conn, "tested", webhook, actor=principal.actor, now=now)
         return webhook, known_delivery(conn, webhook, delivery_id)
 
 
 def replay(
     services: Services, principal: Principal, project_id: str, name: str, delivery_id: str
 ) -> tuple[WebhookRecord, DeliveryRecord]:
-    """Lets a message be sent again, with its id, and for as long as a new one.
+    """Lets a message be sent again, with its id, and for as long as a new one; not while the receiver wants a rest.
 
     Raises:
         NotThereError: There is no such webhook or message.
@@ -179,8 +180,8 @@ def replay(
     with services.store.write() as conn:
         webhook = known(conn, project_id, name, lock=True)
         send_again(conn, known_delivery(conn, webhook, delivery_id, lock=True), now=now)
-        hold_webhook(conn, webhook.id, None)
-        _audit(conn, "replayed", webhook, principal, now, after={"delivery": delivery_id})
+        after = {"delivery": delivery_id}
+        audit_webhook(conn, "replayed", webhook, actor=principal.actor, now=now, after=after)
         return webhook, known_delivery(conn, webhook, delivery_id)
 
 
@@ -210,22 +211,6 @@ def known_delivery(conn: Connection, webhook: WebhookRecord, delivery_id: str, *
     return found
 
 
-def _sealing(services: Services, work: Callable[[Connection, KeyRing], _T]) -> _T:
-    """Does something that encrypts, under the first of the master keys, and sees to it that the key is not lost."""
-    with services.store.write() as conn:
-        ring = keys_for(conn, services.keys)
-        done = work(conn, ring)
-    while True:
-        with services.store.read() as conn:
-            now = keys_for(conn, services.keys)
-            lost = ring.primary_id in now.missing(keys_in_use(conn))
-        if not lost:
-            return done
-        # A rotation dropped the key meanwhile, without having seen what was kept just now.
-        with services.store.write() as conn:
-            reseal(conn, KeyRing((*now.keys, *ring.keys)), _MOST)
-
-
 def _document(webhook: WebhookRecord, given: dict[str, Any]) -> dict[str, Any]:
     whole = {**webhook.document, **given, "name": webhook.name}
     try:
@@ -234,10 +219,3 @@ def _document(webhook: WebhookRecord, given: dict[str, Any]) -> dict[str, Any]:
         message = str(error.errors(include_url=False)[0]["msg"]).removeprefix("Value error, ")
         raise ParameterError(message, param="", hint="this is what it would be with the change") from None
     return {key: value for key, value in document.items() if key != "name"}
-
-
-def _audit(
-    conn: Connection, verb: str, webhook: WebhookRecord, principal: Principal, now: float, **changes: Any
-) -> None:
-    action, scope = f"webhook.{verb}", webhook.project_id
-    append_audit(conn, action, actor=principal.actor, scope=scope, target=webhook.name, now=now, **changes)

@@ -1,4 +1,4 @@
-"""What the routes read from requests: bodies, and the job of a path."""
+"""What the routes read from requests: bodies, and the job or schedule that they name."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from astraml_ray.api.errors import MalformedBodyError, ParameterError
 from astraml_ray.api.parameters import JOB_ID
 from astraml_ray.api.problems import did_you_mean
 from astraml_ray.api.services import Services, authorize_project
-from astraml_ray.errors import JobNotFoundError, Problem, SpecError
+from astraml_ray.errors import JobNotFoundError, Problem, ScheduleNotFoundError, SpecError
 from astraml_ray.spec.migration import CURRENT_VERSION, KNOWN_VERSIONS
 from astraml_ray.store.jobs import JobRecord, get_job
+from astraml_ray.store.schedules import ScheduleRecord, find_schedule
 
 __all__ = [
     "Body",
@@ -27,6 +28,7 @@ __all__ = [
     "document_of",
     "is_head",
     "known_job",
+    "known_schedule",
     "refuse_secrets",
     "slot_of",
     "spec_of",
@@ -152,6 +154,27 @@ def known_job(request: Request, services: Services, job_id: str) -> JobRecord:
     except (JobNotFoundError, ProjectNotFoundError):
         raise missing from None
     return job
+
+
+def known_schedule(request: Request, services: Services, schedule_id: str) -> ScheduleRecord:
+    """The schedule that a request names, if the caller may use the route on it.
+
+    Raises:
+        ScheduleNotFoundError: There is none, or it is of a project that the caller is no member of.
+        PermissionDeniedError: The caller's role in its project lacks the route's permission.
+    """
+    missing = ScheduleNotFoundError(f"there is no schedule {schedule_id[:80]!r}", param="schedule_id")
+    if not JOB_ID.fullmatch(schedule_id):
+        raise missing
+    with services.store.read() as conn:
+        schedule = find_schedule(conn, schedule_id)
+    if schedule is None:
+        raise missing
+    try:
+        authorize_project(request, schedule.project_id)
+    except ProjectNotFoundError:
+        raise missing from None
+    return schedule
 
 
 def is_head(request: Request) -> bool:

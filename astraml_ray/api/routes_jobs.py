@@ -32,6 +32,7 @@ from astraml_ray.api.requests import (
     RawBody,
     changes_of,
     known_job,
+    known_schedule,
     refuse_secrets,
     spec_of,
 )
@@ -108,7 +109,7 @@ def submit_job(request: Request, services: ApiServices, body: Body) -> JsonAnswe
     "/jobs",
     summary="List jobs",
     dependencies=[Depends(Requires(Permission.JOB_READ))],
-    responses={**problems(*STORE_CODES), 200: {"model": JobPage}},
+    responses={**problems("schedule_not_found", *STORE_CODES), 200: {"model": JobPage}},
 )
 def list_all_jobs(
     request: Request,
@@ -118,6 +119,7 @@ def list_all_jobs(
     ] = None,
     status: Annotated[list[StatusFilter] | None, Query(description="States; repeated, or with commas")] = None,
     label: Annotated[list[LabelFilter] | None, Query(description="key=value; all of them", max_length=16)] = None,
+    schedule_id: Annotated[str | None, Query(description="Only those that this schedule has made")] = None,
     created_after: Annotated[str | None, Query(json_schema_extra=Moment)] = None,
     created_before: Annotated[str | None, Query(json_schema_extra=Moment)] = None,
     cursor: Annotated[str | None, Query(description="next_cursor of the page before")] = None,
@@ -127,6 +129,8 @@ def list_all_jobs(
     visible = caller_of(request).projects_with(Permission.JOB_READ)
     if project_id is not None:
         authorize_project(request, parse_project(project_id))
+    if schedule_id is not None:
+        known_schedule(request, services, schedule_id)
     with services.store.read() as conn:
         found = list_jobs(
             conn,
@@ -136,6 +140,7 @@ def list_all_jobs(
             labels=parse_labels(label or []),
             created_after=parse_time("created_after", created_after),
             created_before=parse_time("created_before", created_before),
+            schedule_id=schedule_id,
             before_id=decode_cursor(cursor),
             limit=limit + 1,
         )

@@ -6,15 +6,14 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
-from astraml_ray.access.denials import ProjectNotFoundError
 from astraml_ray.access.permissions import Permission
 from astraml_ray.api.answers import JsonAnswer
 from astraml_ray.api.errors import ParameterError
 from astraml_ray.api.firing_once import backfill_once, run_once
 from astraml_ray.api.keyed import Made
 from astraml_ray.api.openapi import BODY_CODES, KEY_HEADER, STORE_CODES, body_of, problems
-from astraml_ray.api.parameters import JOB_ID, PROJECT_PATTERN, decode_cursor, parse_project, parse_time
-from astraml_ray.api.requests import Body, spec_of
+from astraml_ray.api.parameters import PROJECT_PATTERN, decode_cursor, parse_project, parse_time
+from astraml_ray.api.requests import Body, known_schedule, spec_of
 from astraml_ray.api.routes_jobs import KEY_CODES, RULE_CODES, key_of, make
 from astraml_ray.api.scheduling import delete, pause, resume
 from astraml_ray.api.schemas_schedules import (
@@ -30,9 +29,8 @@ from astraml_ray.api.services import ApiServices, Caller, Requires, Services, au
 from astraml_ray.api.submission import Creation
 from astraml_ray.api.views_access import NUMBER, page_view
 from astraml_ray.api.views_schedules import next_view, occurrence_view, schedule_view
-from astraml_ray.errors import ScheduleNotFoundError
 from astraml_ray.store.occurrences import list_occurrences
-from astraml_ray.store.schedules import ScheduleRecord, find_schedule, list_schedules
+from astraml_ray.store.schedules import ScheduleRecord, list_schedules
 
 __all__ = ["router"]
 
@@ -109,7 +107,7 @@ def list_all_schedules(
 )
 def show_schedule(request: Request, services: ApiServices, schedule_id: str) -> JsonAnswer:
     """The schedule object, with the next five times."""
-    return _answer(_known(request, services, schedule_id), services)
+    return _answer(known_schedule(request, services, schedule_id), services)
 
 
 @router.delete(
@@ -122,7 +120,7 @@ def remove_schedule(
     request: Request, services: ApiServices, caller: Caller, schedule_id: str, body: Body
 ) -> JsonAnswer:
     """Takes a schedule away, with its occurrences. Its jobs stay, and those that run go on."""
-    schedule = _known(request, services, schedule_id)
+    schedule = known_schedule(request, services, schedule_id)
     body.fields([])
     delete(services.store, schedule, caller, now=services.clock())
     return JsonAnswer({"id": schedule.id})
@@ -137,7 +135,7 @@ def remove_schedule(
 )
 def pause_schedule(request: Request, services: ApiServices, caller: Caller, schedule_id: str, body: Body) -> JsonAnswer:
     """Makes no more jobs until it is resumed; jobs that are there go on. It may be repeated."""
-    schedule = _known(request, services, schedule_id)
+    schedule = known_schedule(request, services, schedule_id)
     reason = body.fields(["reason"]).get("reason")
     if reason is not None and not (isinstance(reason, str) and len(reason) <= 1000):
         raise ParameterError("reason is text of at most 1000 characters", param="/reason")
@@ -154,7 +152,7 @@ def resume_schedule(
     request: Request, services: ApiServices, caller: Caller, schedule_id: str, body: Body
 ) -> JsonAnswer:
     """Goes on with what comes from now on; `backfill` makes up for what passed. It may be repeated."""
-    schedule = _known(request, services, schedule_id)
+    schedule = known_schedule(request, services, schedule_id)
     body.fields([])
     return _answer(resume(services.store, schedule.id, caller, now=services.clock()), services)
 
@@ -177,7 +175,7 @@ def run_schedule_now(
 
     With an idempotency key it makes one, however often it is sent.
     """
-    schedule = _known(request, services, schedule_id)
+    schedule = known_schedule(request, services, schedule_id)
     body.fields([])
     return _made(run_once(services, schedule, caller, key_of(request)))
 
@@ -197,7 +195,7 @@ def backfill_schedule(
     request: Request, services: ApiServices, caller: Caller, schedule_id: str, body: Body
 ) -> JsonAnswer:
     """Makes the jobs of the instants that have none, at most 1000; one after the other, unless they may overlap."""
-    schedule = _known(request, services, schedule_id)
+    schedule = known_schedule(request, services, schedule_id)
     given = body.fields(["from", "to"])
     first, last = (_time_in(given, name) for name in ("from", "to"))
     return _made(backfill_once(services, schedule, caller, key_of(request), first=first, last=last))
@@ -213,7 +211,7 @@ def list_next_times(
     request: Request, services: ApiServices, schedule_id: str, count: Annotated[int, Query(ge=1, le=100)] = 10
 ) -> JsonAnswer:
     """In UTC and in local time, with a mark where the clocks are changed; also of a schedule that is paused."""
-    schedule = _known(request, services, schedule_id)
+    schedule = known_schedule(request, services, schedule_id)
     data = next_view(schedule, now=services.clock(), count=count)
     return JsonAnswer({"timezone": schedule.timing["timezone"], "data": data})
 
@@ -228,27 +226,11 @@ def list_all_occurrences(
     request: Request, services: ApiServices, schedule_id: str, cursor: Cursor = None, limit: Limit = 50
 ) -> JsonAnswer:
     """A page of instants that were decided about, the latest first, with their jobs, or why they have none."""
-    schedule = _known(request, services, schedule_id)
+    schedule = known_schedule(request, services, schedule_id)
     last = decode_cursor(cursor, NUMBER)
     with services.store.read() as conn:
         found = list_occurrences(conn, schedule.id, before=None if last is None else int(last), limit=limit + 1)
     return JsonAnswer(page_view(found, limit, lambda one: str(one.instant), occurrence_view))
-
-
-def _known(request: Request, services: Services, schedule_id: str) -> ScheduleRecord:
-    """The schedule of a path; one of a project that the caller is no member of is not there."""
-    missing = ScheduleNotFoundError(f"there is no schedule {schedule_id[:80]!r}", param="schedule_id")
-    if not JOB_ID.fullmatch(schedule_id):
-        raise missing
-    with services.store.read() as conn:
-        schedule = find_schedule(conn, schedule_id)
-    if schedule is None:
-        raise missing
-    try:
-        authorize_project(request, schedule.project_id)
-    except ProjectNotFoundError:
-        raise missing from None
-    return schedule
 
 
 def _made(made: Made) -> JsonAnswer:

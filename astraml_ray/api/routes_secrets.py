@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy import Connection
 
 from astraml_ray.access.permissions import Permission
-from astraml_ray.access.tokens import Principal
+from astraml_ray.access.secrets import KeyRing
 from astraml_ray.access.vault import delete_secret, put_secret
 from astraml_ray.api.answers import JsonAnswer, iso_time
 from astraml_ray.api.errors import MalformedBodyError, ParameterError
@@ -17,10 +17,10 @@ from astraml_ray.api.parameters import decode_cursor
 from astraml_ray.api.requests import Body, RawBody
 from astraml_ray.api.routes_projects import Cursor
 from astraml_ray.api.schemas_secrets import DeletedSecret, SecretList, SecretUsePage, StoredSecret
-from astraml_ray.api.services import ApiServices, Caller, Requires, Services, authorize_project
+from astraml_ray.api.services import ApiServices, Caller, Requires, authorize_project
 from astraml_ray.api.views_access import NUMBER, page_view
-from astraml_ray.control.secrets import keys_for
-from astraml_ray.store.secrets import SecretRecord, SecretUse, find_secret, last_uses, list_secrets, list_uses
+from astraml_ray.control.secrets import seal_with
+from astraml_ray.store.secrets import SecretRecord, SecretUse, last_uses, list_secrets, list_uses
 
 __all__ = ["router"]
 
@@ -59,7 +59,12 @@ def store_secret(
 ) -> JsonAnswer:
     """A new secret, or a new version of one. Jobs that run keep the version that they began with."""
     authorize_project(request, project_id)
-    stored, warnings = _put(services, caller, project_id, name, _value_in(body))
+    value, now = _value_in(body), services.clock()
+
+    def work(conn: Connection, ring: KeyRing) -> tuple[SecretRecord, list[str]]:
+        return put_secret(conn, caller, ring, project_id, name, value, now=now)
+
+    stored, warnings = seal_with(services.store, services.keys, work)
     with services.store.read() as conn:
         used = last_uses(conn, project_id).get(name)
     return JsonAnswer({**_view(stored, used), "warnings": warnings})
@@ -103,25 +108,6 @@ def list_secret_uses(
     with services.store.read() as conn:
         found = list_uses(conn, project_id=project_id, name=name, before=before, limit=limit + 1)
     return JsonAnswer(page_view(found, limit, lambda use: str(use.id), _use_view))
-
-
-def _put(
-    services: Services, principal: Principal, project_id: str, name: str, value: str
-) -> tuple[SecretRecord, list[str]]:
-    """Stores it under the first of the master keys that are there when it is stored, and still there afterwards."""
-    while True:
-        with services.store.write() as conn:
-            ring = keys_for(conn, services.keys)
-            stored, warnings = put_secret(conn, principal, ring, project_id, name, value, now=services.clock())
-        with services.store.read() as conn:
-            if not _lost_by_rotation(conn, services, stored):
-                return stored, warnings
-
-
-def _lost_by_rotation(conn: Connection, services: Services, stored: SecretRecord) -> bool:
-    """Whether a rotation dropped the key meanwhile, without having seen the secret."""
-    now = find_secret(conn, stored.project_id, stored.name, stored.version)
-    return now is not None and bool(keys_for(conn, services.keys).missing([now.key_id or ""]))
 
 
 def _value_in(body: RawBody) -> str:

@@ -49,9 +49,11 @@ _CODES = ("not_a_sweep", *JOB_CODES)
 _STATES = "|".join(TRIAL_STATUSES)
 _STATUS = {"pattern": f"^({_STATES})(,({_STATES}))*$"}
 _TRIAL_ID = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_FLOAT = r"-?\d{1,17}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?"
+"""As `repr` writes a finite number: at most 17 digits, after up to 3 zeros; from 1e16 and below 1e-4, an exponent."""
 _CURSORS: dict[TrialSort, re.Pattern[str]] = {
     "number": re.compile(rf"number:(\d{{1,9}}):({_TRIAL_ID})"),
-    "metric": re.compile(rf"metric:(-?\d{{1,17}}(?:\.\d{{1,17}})?(?:e[+-]?\d{{1,3}})?):(\d{{1,9}}):({_TRIAL_ID})"),
+    "metric": re.compile(rf"metric:({_FLOAT}):(\d{{1,9}}):({_TRIAL_ID})"),
 }
 _MOST = 10_000
 """Trials that an estimate of importance looks at: the best ones."""

@@ -36,7 +36,12 @@ def schedule_view(schedule: ScheduleRecord, *, now: float, with_spec: bool = Tru
         "paused_by": schedule.paused_by,
         "pause_reason": schedule.pause_reason,
         "failures": schedule.failures,
-        "links": {"self": place, "next": f"{place}/next", "occurrences": f"{place}/occurrences"},
+        "links": {
+            "self": place,
+            "next": f"{place}/next",
+            "occurrences": f"{place}/occurrences",
+            "jobs": f"/v2.1/jobs?schedule_id={schedule.id}",
+        },
     }
     if with_spec:
         view["spec"] = schedule.document

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from astraml_ray.api.answers import iso_time
+from astraml_ray.spec.webhook import TEST_EVENT
 from astraml_ray.store.deliveries import AttemptRow, DeliveryRecord
 from astraml_ray.store.webhooks import SealedValue, WebhookRecord
 
@@ -27,8 +28,7 @@ def webhook_view(webhook: WebhookRecord, sealed: Iterable[SealedValue], *, now: 
         now: Seconds since the epoch.
     """
     place, document = webhook_path(webhook), webhook.document
-    keys = [one for one in sealed if one.kind == "signing" and (one.expires_at is None or one.expires_at > now)]
-    held = webhook.hold_until is not None and webhook.hold_until > now
+    keys = [one for one in sealed if one.kind == "signing" and one.counts(now)]
     return {
         "name": webhook.name,
         "project_id": webhook.project_id,
@@ -40,7 +40,7 @@ def webhook_view(webhook: WebhookRecord, sealed: Iterable[SealedValue], *, now: 
         "enabled": webhook.disabled_at is None,
         "disabled_at": iso_time(webhook.disabled_at),
         "disabled_reason": webhook.disabled_reason,
-        "held_until": iso_time(webhook.hold_until) if held else None,
+        "held_until": iso_time(webhook.hold_until) if webhook.held(now) else None,
         "keys": [
             {"version": one.version, "created_at": iso_time(one.created_at), "expires_at": iso_time(one.expires_at)}
             for one in keys
@@ -61,7 +61,7 @@ def delivery_view(delivery: DeliveryRecord, webhook: WebhookRecord) -> dict[str,
         "subject": delivery.subject,
         "status": delivery.status,
         "created_at": iso_time(delivery.created_at),
-        "next_at": iso_time(delivery.next_at),
+        "next_at": iso_time(_next_at(delivery, webhook)),
         "attempts": delivery.attempts,
         "finished_at": iso_time(delivery.finished_at),
         "last_status": delivery.last_status,
@@ -73,6 +73,13 @@ def delivery_view(delivery: DeliveryRecord, webhook: WebhookRecord) -> dict[str,
 def delivery_object(delivery: DeliveryRecord, webhook: WebhookRecord, log: Iterable[AttemptRow]) -> dict[str, Any]:
     """A message, with what was sent and how each try went."""
     return {**delivery_view(delivery, webhook), "body": delivery.body, "log": [_try_view(row) for row in log]}
+
+
+def _next_at(delivery: DeliveryRecord, webhook: WebhookRecord) -> float | None:
+    """When it is tried next: a test at once, all others not while the receiver wants a rest."""
+    if delivery.next_at is None or delivery.event == TEST_EVENT:
+        return delivery.next_at
+    return max(delivery.next_at, webhook.hold_until or 0.0)
 
 
 def _try_view(row: AttemptRow) -> dict[str, Any]:

@@ -20,14 +20,22 @@ _WATCH_S = 1.0
 @click.option("--project", default=None, help="Only of this project.")
 @click.option("--status", multiple=True, type=click.Choice(STATUSES), help="Only in this state; may be repeated.")
 @label_option("Only with this label; may be repeated.")
+@click.option("--schedule", default=None, metavar="ID", help="Only those that this schedule has made.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many at most.")
 @service_verb
 def list_jobs(
-    project: str | None, status: tuple[str, ...], labels: tuple[str, ...], limit: int, service: Service
+    project: str | None,
+    status: tuple[str, ...],
+    labels: tuple[str, ...],
+    schedule: str | None,
+    limit: int,
+    service: Service,
 ) -> None:
     """List jobs, newest first."""
     wanted = parse_labels(labels)
-    found = service.client.list_jobs(project_id=project, status=status, labels=wanted, limit=limit + 1)
+    found = service.client.list_jobs(
+        project_id=project, status=status, labels=wanted, schedule_id=schedule, limit=limit + 1
+    )
     jobs = list(itertools.islice(found, limit))
     more = next(found, None) is not None
     if service.json:
@@ -35,7 +43,7 @@ def list_jobs(
         return
     if not jobs:
         there = f" in project {project}" if project else ""
-        such = " such" if status or wanted else ""
+        such = " such" if status or wanted or schedule else ""
         click.echo(f"no{such} jobs{there}; make one: astraml submit --help")
         return
     from rich.console import Console

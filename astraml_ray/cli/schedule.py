@@ -110,7 +110,9 @@ def run_now(schedule_id: str, idempotency_key: str | None, service: Service) -> 
 @service_verb
 def backfill(schedule_id: str, first: str, last: str, idempotency_key: str | None, service: Service) -> None:
     """Make the jobs of times that have passed and have none, at most 1000."""
-    made = service.client.schedules.backfill(schedule_id, first, last, idempotency_key=idempotency_key)
+    key = new_key(service, idempotency_key)
+    service.on_interrupt = f"the jobs may be planned; repeat with --idempotency-key {key}"
+    made = service.client.schedules.backfill(schedule_id, first, last, idempotency_key=key)
     if service.json:
         service.print_json(made)
     else:

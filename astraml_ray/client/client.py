@@ -157,6 +157,7 @@ class Client:
         project_id: str | None = None,
         status: str | Iterable[str] | None = None,
         labels: Mapping[str, str] | None = None,
+        schedule_id: str | None = None,
         created_after: str | None = None,
         created_before: str | None = None,
         limit: int | None = None,
@@ -166,6 +167,7 @@ class Client:
             "project_id": project_id,
             "status": [status] if isinstance(status, str) else list(status or []) or None,
             "label": [f"{key}={value}" for key, value in (labels or {}).items()] or None,
+            "schedule_id": schedule_id,
             "created_after": created_after,
             "created_before": created_before,
         }

@@ -11,10 +11,22 @@ from astraml_ray.spec.webhook import Condition
 from astraml_ray.store.jobs import JobRecord
 from astraml_ray.store.plain import iso_time
 
-__all__ = ["RESOLUTION_S", "Finding", "deadline_finding", "not_finite_findings", "not_finite_names", "stall_finding"]
+__all__ = [
+    "RESOLUTION_S",
+    "SWEEP_BEST",
+    "Finding",
+    "deadline_finding",
+    "not_finite_findings",
+    "not_finite_names",
+    "not_finite_trials",
+    "stall_finding",
+    "trial_findings",
+]
 
 RESOLUTION_S = 300
 """Of the windows in which the best value is looked for; they are kept for 90 days."""
+SWEEP_BEST = "sweep/best"
+"""All that a sweep's own job measures; the metrics of its trials are theirs."""
 _EARLY = 0.05
 """Of the allowed time: before, the pace is mostly warming up."""
 _NUMERIC = "train/loss"
@@ -55,15 +67,22 @@ def not_finite_findings(condition: Condition, names: Collection[str], *, attempt
     """Told once of each metric and attempt."""
     if condition.when != "not_finite":
         return []
+    wanted = [name for name in names if condition.metric in (None, name)]
+    return [_not_finite(name, f"{name}:{attempt}", name, attempt=attempt) for name in wanted]
+
+
+def not_finite_trials(report: Mapping[str, Any]) -> list[str]:
+    """The trials of a sweep's report that have failed for a value that is NaN or infinite."""
+    failed = [trial for trial in report.get("trials") or () if trial["status"] == "failed"]
+    return [str(trial["trial_id"]) for trial in failed if (trial.get("error") or {}).get("code") == "numeric"]
+
+
+def trial_findings(condition: Condition, trials: Collection[str]) -> list[Finding]:
+    """Told once of each trial."""
+    if condition.when != "not_finite" or condition.metric not in (None, _NUMERIC):
+        return []
     return [
-        Finding(
-            "metric.not_finite",
-            f"not_finite:{name}:{attempt}",
-            f"{name} is NaN or infinite",
-            {"when": "not_finite", "metric": name, "attempt": attempt},
-        )
-        for name in names
-        if condition.metric in (None, name)
+        _not_finite(_NUMERIC, f"{_NUMERIC}:trial:{one}", f"{_NUMERIC} of trial {one}", trial_id=one) for one in trials
     ]
 
 
@@ -117,3 +136,8 @@ def deadline_finding(job: JobRecord, *, now: float) -> Finding | None:
         "may_stop_early": bool(unless),
     }
     return Finding("job.deadline_will_be_missed", f"deadline:{limit}", message, data)
+
+
+def _not_finite(metric: str, key: str, what: str, **more: Any) -> Finding:
+    data = {"when": "not_finite", "metric": metric, **more}
+    return Finding("metric.not_finite", f"not_finite:{key}", f"{what} is NaN or infinite", data)

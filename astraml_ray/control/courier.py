@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -40,6 +41,11 @@ class Courier:
     clock: Callable[[], float] = time.time
     connect_s: float = 5.0
     whole_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        # They log each address, whose path is a secret.
+        for name in ("httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.WARNING)
 
     def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """One try. Nothing of the address but its host is in the answer."""

@@ -19,9 +19,8 @@ from astraml_ray.access.tokens import Principal
 from astraml_ray.access.vault import needs_secret_use
 from astraml_ray.control.making import Request, insert_job, without_schedule
 from astraml_ray.control.schedules import BATCH, due_instants, next_due, overlapping
-from astraml_ray.control.unchanged import DATASET_UNCHANGED
 from astraml_ray.errors import AstraError, StoreError
-from astraml_ray.spec.schedule import Schedule, seconds_or_zero
+from astraml_ray.spec.schedule import DATASET_UNCHANGED, Schedule, seconds_or_zero
 from astraml_ray.spec.templates import fill_templates
 from astraml_ray.store.engine import Store
 from astraml_ray.store.jobs import request_cancel

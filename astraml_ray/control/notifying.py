@@ -146,20 +146,31 @@ class Notifier:
 
     def _settle_all(self, now: float) -> None:
         for delivery_id, flight in list(self._flights.items()):
-            if flight.reply.done():
-                with self._store.write(self._lease()) as conn:
-                    _settle(conn, delivery_id, flight, now)
-                del self._flights[delivery_id]
+            if not flight.reply.done():
+                continue
+            reply = _reply_of(flight.reply)
+            try:
+                self._settle(delivery_id, flight, reply, now)
+            except StoreError:
+                raise
+            except Exception as error:
+                # What came back cannot be kept: it goes on as after any failure, and the others with it.
+                _LOG.exception("how the message %s went", delivery_id)
+                self._settle(delivery_id, flight, Reply(None, _of_the_service(error)), now)
+            del self._flights[delivery_id]
+
+    def _settle(self, delivery_id: str, flight: _Flight, reply: Reply, now: float) -> None:
+        with self._store.write(self._lease()) as conn:
+            _settle(conn, delivery_id, flight, reply, now)
 
 
-def _settle(conn: Connection, delivery_id: str, flight: _Flight, now: float) -> None:
+def _settle(conn: Connection, delivery_id: str, flight: _Flight, reply: Reply, now: float) -> None:
     """Writes how a try went; nothing, if the webhook was deleted meanwhile."""
     # As it is now: it may have been changed since, or deleted and made anew.
     webhook = find_webhook(conn, flight.webhook.project_id, flight.webhook.name, lock=True)
     delivery = find_delivery(conn, flight.webhook.id, delivery_id, lock=True)
     if webhook is None or webhook.id != flight.webhook.id or delivery is None:
         return
-    reply = _reply_of(flight.reply)
     attempt = delivery.attempts + 1
     took, error = round(reply.took_s, 3), (reply.error or "")[:_KEPT_ERROR] or None
     add_attempt(conn, AttemptRow(delivery.id, attempt, flight.sent_at, took, reply.status, error, reply.text))
@@ -197,4 +208,8 @@ def _reply_of(future: Future[Reply]) -> Reply:
         return future.result()
     except Exception as error:
         _LOG.exception("a webhook's message")
-        return Reply(None, f"an error of the service: {type(error).__name__}")
+        return Reply(None, _of_the_service(error))
+
+
+def _of_the_service(error: Exception) -> str:
+    return f"an error of the service: {type(error).__name__}"

@@ -10,12 +10,12 @@ from typing import Any
 
 from astraml_ray.control.outbox import Outbox
 from astraml_ray.control.run_secrets import RunSecrets
-from astraml_ray.control.unchanged import DATASET_UNCHANGED
 from astraml_ray.data.changes import digest_of, listing_digest
 from astraml_ray.errors import AstraError, ResourcesError, RunStopped
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.placement import Placement
+from astraml_ray.spec.schedule import DATASET_UNCHANGED
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.training.checkpoint import FolderCheckpoints
 from astraml_ray.training.failures import AttemptFailure

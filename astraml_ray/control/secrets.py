@@ -6,14 +6,16 @@ is stored meanwhile.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from sqlalchemy import Connection
 
 from astraml_ray.access.denials import SecretGrantError, SecretKeyError
 from astraml_ray.access.grants import SecretGrant, open_grant, seal_grant
 from astraml_ray.access.secrets import KeyRing, SecretRef, load_keys
-from astraml_ray.access.vault import release_secrets, require_secrets
+from astraml_ray.access.vault import release_secrets, require_secrets, rotate_secrets
 from astraml_ray.spec import JobSpec
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.access import submitters_of
@@ -21,10 +23,11 @@ from astraml_ray.store.engine import Store
 from astraml_ray.store.jobs import JobRecord, find_job
 from astraml_ray.store.secrets import keys_in_use, list_uses
 
-__all__ = ["GRANT_S", "grant_to_dry_run", "grant_to_runner", "keys_for", "release_to_run"]
+__all__ = ["GRANT_S", "grant_to_dry_run", "grant_to_runner", "keys_for", "release_to_run", "seal_with"]
 
 GRANT_S = 900.0
 """A grant is used as soon as it is there; what it gave stays in its attempt's memory."""
+_T = TypeVar("_T")
 
 
 def keys_for(conn: Connection, key_file: Path | None) -> KeyRing:
@@ -36,6 +39,30 @@ def keys_for(conn: Connection, key_file: Path | None) -> KeyRing:
     if key_file is None:
         raise SecretKeyError("this process was started without a place for the master key", hint="astraml up")
     return load_keys(None, key_file, create=not keys_in_use(conn))
+
+
+def seal_with(store: Store, key_file: Path | None, work: Callable[[Connection, KeyRing], _T]) -> _T:
+    """Does something that encrypts under the first of the master keys, and sees to it that this key is not lost.
+
+    Args:
+        store: The store.
+        key_file: The master keys.
+        work: Done once, in a transaction of its own.
+
+    Raises:
+        SecretKeyError: The master key is lost.
+    """
+    with store.write() as conn:
+        ring = keys_for(conn, key_file)
+        done = work(conn, ring)
+    while True:
+        with store.read() as conn:
+            now = keys_for(conn, key_file)
+            lost = ring.primary_id in now.missing(keys_in_use(conn))
+        if not lost:
+            return done
+        # A rotation dropped the key meanwhile, without having seen what was kept just now.
+        rotate_secrets(store, KeyRing((*now.keys, *ring.keys)))
 
 
 def grant_to_runner(store: Store, key_file: Path, job_id: str, runner: str, attempt: int, *, now: float) -> str:

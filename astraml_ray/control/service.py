@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 
@@ -149,7 +149,7 @@ class RayValidator:
             AstraError: What is wrong with the spec, the dataset or the model.
         """
         hint = "submit the job without a dry run: its runner has all the time it needs"
-        report = _in_a_process(_validate, spec, self._namespace, grant, hint=hint)
+        report = _in_a_process("dry_run", spec, self._namespace, grant, hint=hint)
         total = ray.cluster_resources()
         try:
             from astraml_ray.spec.loading import parse_spec
@@ -171,7 +171,9 @@ class RayValidator:
         Raises:
             AstraError: The dataset cannot be read.
         """
-        return _in_a_process(_inspect, spec, self._namespace, grant, limit, hint="lower `limit`: it reads fewer rows")
+        return _in_a_process(
+            "inspect", spec, self._namespace, grant, limit=limit, hint="lower `limit`: it reads fewer rows"
+        )
 
     def preview(self, spec: dict[str, Any], *, rows: int, draws: int, grant: str | None = None) -> dict[str, Any]:
         """Reads the first training rows, and tells what augmentation makes of them.
@@ -186,7 +188,7 @@ class RayValidator:
             AstraError: The dataset cannot be read, or its augmentation does not fit it.
         """
         hint = "ask for fewer `draws`, or do it where the data is: astraml data preview"
-        return _in_a_process(_preview, spec, self._namespace, grant, rows, draws, hint=hint)
+        return _in_a_process("preview", spec, self._namespace, grant, rows=rows, draws=draws, hint=hint)
 
 
 class ValidationTimeoutError(AstraError):
@@ -196,13 +198,14 @@ class ValidationTimeoutError(AstraError):
     exit_code = 30
 
 
+_Verb = Literal["dry_run", "inspect", "preview"]
 Report = tuple[dict[str, Any] | None, AstraError | None]
 """What was found, or why nothing was."""
 
 
-def _in_a_process(work: Callable[..., Report], *arguments: Any, hint: str) -> dict[str, Any]:
+def _in_a_process(verb: _Verb, *arguments: Any, hint: str, **options: int) -> dict[str, Any]:
     """Does the work in a worker process of its own, and not for longer than it may take."""
-    reference = ray.remote(work).options(num_cpus=0, max_retries=0).remote(*arguments)
+    reference = ray.remote(_dry).options(num_cpus=0, max_retries=0).remote(verb, *arguments, options)
     try:
         report, error = ray.get(reference, timeout=_VALIDATION_S)
     except ray.exceptions.GetTimeoutError:
@@ -216,34 +219,14 @@ def _in_a_process(work: Callable[..., Report], *arguments: Any, hint: str) -> di
     return dict(report)
 
 
-def _inspect(spec: dict[str, Any], namespace: str, grant: str | None, limit: int) -> Report:
-    from astraml_ray.control.dry_run import inspect
-
-    values = lru_cache(lambda name: _ask(namespace, grant or "", name))
-    try:
-        return inspect(spec, limit=limit, secrets=values), None
-    except AstraError as error:
-        return None, error
-
-
-def _preview(spec: dict[str, Any], namespace: str, grant: str | None, rows: int, draws: int) -> Report:
-    from astraml_ray.control.dry_run import preview
-
-    values = lru_cache(lambda name: _ask(namespace, grant or "", name))
-    try:
-        return preview(spec, rows=rows, draws=draws, secrets=values), None
-    except AstraError as error:
-        return None, error
-
-
-def _validate(spec: dict[str, Any], namespace: str, grant: str | None) -> Report:
+def _dry(verb: _Verb, spec: dict[str, Any], namespace: str, grant: str | None, options: dict[str, int]) -> Report:
     # Here, and not above: this runs in a worker process, which may import the run wing.
-    from astraml_ray.control.dry_run import dry_run
+    from astraml_ray.control import dry_run
 
     # What a tried job gives its workers is not asked for: there are none.
     values = lru_cache(lambda name: _ask(namespace, grant or "", name))
     try:
-        return dry_run(spec, secrets=values), None
+        return getattr(dry_run, verb)(spec, secrets=values, **options), None
     except AstraError as error:
         return None, error
 

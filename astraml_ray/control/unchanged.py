@@ -18,14 +18,12 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from astraml_ray.spec.schedule import DATASET_UNCHANGED
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.occurrences import has_unnoted_end, occurrence_of, set_occurrence
 from astraml_ray.store.schedules import find_schedule
 
-__all__ = ["DATASET_UNCHANGED", "note_dataset", "trained_before"]
-
-DATASET_UNCHANGED = "dataset_unchanged"
-"""Why an occurrence was left out, and its job ended."""
+__all__ = ["note_dataset", "trained_before"]
 
 
 def trained_before(conn: Connection, job_id: str) -> dict[str, Any] | None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Connection
 
 from astraml_ray.control.conditions import (
     RESOLUTION_S,
+    SWEEP_BEST,
     Finding,
     deadline_finding,
     not_finite_findings,
     not_finite_names,
+    not_finite_trials,
     stall_finding,
+    trial_findings,
 )
 from astraml_ray.errors import StoreError
 from astraml_ray.spec.states import JobStatus
@@ -24,6 +28,7 @@ from astraml_ray.store.jobs import JobRecord, find_job
 from astraml_ray.store.leases import Lease
 from astraml_ray.store.metrics import best_since
 from astraml_ray.store.notices import tell_of_condition
+from astraml_ray.store.trials import find_sweep
 from astraml_ray.store.webhooks import WebhookRecord, listeners
 
 __all__ = ["Watch", "tell_of_report"]
@@ -37,11 +42,12 @@ Found = tuple[WebhookRecord, Webhook, str, Finding]
 
 def tell_of_report(conn: Connection, job_id: str, report: Mapping[str, Any], *, now: float) -> None:
     """Tells of values in a runner's report that are not finite, in the transaction that stores it."""
-    names = not_finite_names(report)
-    job = find_job(conn, job_id) if names else None
+    names, trials = not_finite_names(report), not_finite_trials(report)
+    job = find_job(conn, job_id) if names or trials else None
     for record, spec in listeners(conn, job.project_id) if job else ():
         for condition in spec.conditions:
-            for finding in not_finite_findings(condition, names, attempt=job.attempt if job else 0):
+            findings = not_finite_findings(condition, names, attempt=job.attempt if job else 0)
+            for finding in [*findings, *trial_findings(condition, trials)]:
                 _tell(conn, (record, spec, job_id, finding), now)
 
 
@@ -75,34 +81,52 @@ class Watch:
             return
         try:
             with self._store.read() as conn:
-                found = [one for job in looked_at for one in self._findings(conn, job, now)]
+                known = _Pass(conn, now)
+                found = [one for job in looked_at for one in known.findings(job)]
+            if found:
+                with self._store.write(self._lease()) as conn:
+                    for one in found:
+                        _tell(conn, one, now)
         except StoreError:
             raise
         except Exception:
+            # Jobs go on, whatever is the matter with a webhook.
             _LOG.exception("conditions of webhooks")
-            return
-        if found:
-            with self._store.write(self._lease()) as conn:
-                for one in found:
-                    _tell(conn, one, now)
 
-    def _findings(self, conn: Connection, job: JobRecord, now: float) -> list[Found]:
+
+class _Pass:
+    """One look at some jobs: what several of their conditions need is read once."""
+
+    def __init__(self, conn: Connection, now: float) -> None:
+        self._now = now
+        self._listeners = cache(lambda project_id: listeners(conn, project_id))
+        self._sweep = cache(lambda job_id: find_sweep(conn, job_id))
+        self._best = cache(
+            lambda job_id, metric, lower: best_since(conn, job_id, metric, lower=lower, resolution=RESOLUTION_S)
+        )
+
+    def findings(self, job: JobRecord) -> list[Found]:
+        """The conditions that have come, of all webhooks that the job is for."""
         found: list[Found] = []
-        for record, spec in listeners(conn, job.project_id):
+        for record, spec in self._listeners(job.project_id):
             if spec.covers(job.labels):
-                findings = (_finding(conn, job, condition, now) for condition in spec.conditions)
+                findings = (self._finding(job, condition) for condition in spec.conditions)
                 found += [(record, spec, job.id, finding) for finding in findings if finding is not None]
         return found
 
-
-def _finding(conn: Connection, job: JobRecord, condition: Condition, now: float) -> Finding | None:
-    if condition.when == "deadline_will_be_missed":
-        return deadline_finding(job, now=now)
-    if condition.when != "no_improvement" or job.started_at is None:
-        return None
-    lower, metric = condition.lower_is_better, str(condition.metric)
-    best = best_since(conn, job.id, metric, lower=lower, resolution=RESOLUTION_S)
-    return stall_finding(condition, best, started_at=job.started_at, now=now)
+    def _finding(self, job: JobRecord, condition: Condition) -> Finding | None:
+        if condition.when == "deadline_will_be_missed":
+            return deadline_finding(job, now=self._now)
+        if condition.when != "no_improvement" or job.started_at is None:
+            return None
+        lower = condition.lower_is_better
+        if job.spec.get("sweep"):
+            sweep = self._sweep(job.id)
+            if condition.metric != SWEEP_BEST or sweep is None or sweep.mode is None:
+                return None
+            lower = sweep.mode == "min"
+        best = self._best(job.id, str(condition.metric), lower)
+        return stall_finding(condition, best, started_at=job.started_at, now=self._now)
 
 
 def _tell(conn: Connection, found: Found, now: float) -> None:

@@ -14,7 +14,10 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from astraml_ray.spec.base import Duration, SpecModel, seconds_of
 
-__all__ = ["Schedule", "moment_of", "seconds_or_zero"]
+__all__ = ["DATASET_UNCHANGED", "Schedule", "moment_of", "seconds_or_zero"]
+
+DATASET_UNCHANGED = "dataset_unchanged"
+"""Why an occurrence was left out, and its job ended as a success without training."""
 
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d(?::\d\d)?)([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _ZERO = re.compile(r"0+\s*[smhd]")

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model
 
 from astraml_ray.spec.base import Duration, SpecModel, seconds_of
 from astraml_ray.spec.job import LabelKey, LabelValue, Name
+from astraml_ray.spec.schedule import DATASET_UNCHANGED
 
 __all__ = ["EVENTS", "TEST_EVENT", "Condition", "NewWebhook", "Webhook", "WebhookChange", "event_of", "masked_url"]
 
@@ -20,6 +21,7 @@ EVENTS: Mapping[str, str] = {
     "job.starting": "a job was admitted",
     "job.running": "a job trains",
     "job.succeeded": "a job has succeeded",
+    "job.skipped": "a job of a schedule has ended without training: the dataset is the same",
     "job.failed": "a job has failed",
     "job.cancelled": "a job was cancelled",
     "job.attempt_failed": "an attempt has failed; the job may go on",
@@ -28,11 +30,12 @@ EVENTS: Mapping[str, str] = {
     "sweep.starting": "a sweep was admitted",
     "sweep.running": "a sweep's trials train",
     "sweep.succeeded": "a sweep has succeeded",
+    "sweep.skipped": "a sweep of a schedule has ended without training: the dataset is the same",
     "sweep.failed": "a sweep has failed",
     "sweep.cancelled": "a sweep was cancelled",
     "sweep.attempt_failed": "an attempt has failed; the sweep may go on",
-    "sweep.trial_succeeded": "a trial has succeeded",
-    "sweep.trial_failed": "a trial has failed",
+    "sweep.trial_started": "a trial has started",
+    "sweep.trial_ended": "a trial has ended; `event.status` says how",
     "schedule.created": "a schedule was made",
     "schedule.started": "a schedule has made a job",
     "schedule.failed": "no job could be made of a schedule",
@@ -96,11 +99,12 @@ class Condition(SpecModel):
     """`not_finite`: a value of the metric is NaN or infinite, or the run fails for that. `no_improvement`: no better
     value for so long. `deadline_will_be_missed`: at its pace, the job will not end within `limits.max_duration`."""
     metric: MetricName | None = None
-    """Such as validation/loss; of `not_finite`, left out, all."""
+    """Such as validation/loss; of `not_finite`, left out, all. Of a sweep, `no_improvement` knows sweep/best only."""
     for_: Stretch = Field(default="2h", alias="for")
     """Of `no_improvement`: how long, from 10m to 30d."""
     mode: Literal["auto", "min", "max"] = "auto"
-    """Of `no_improvement`: which values are better; `auto` is min for losses and perplexity, else max."""
+    """Of `no_improvement`: which values are better; `auto` is min for losses and perplexity, else max. Of a sweep, its
+    own direction counts."""
 
     @model_validator(mode="after")
     def _has_a_metric(self) -> Condition:
@@ -176,19 +180,31 @@ class NewWebhook(Webhook):
     """Where messages go: public, or allowed by the operator. It is encrypted, and shown without its path."""
 
 
+def _without_defaults(schema: dict[str, Any]) -> None:
+    """Of a change, none is what is left out."""
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
 class WebhookChange(_Fields):
-    """What is to be different; the rest stays."""
+    """What is to be different; what is left out stays."""
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
 
     url: Url = ""
+    """A new address, in place of the old one."""
 
 
-def event_of(event_type: str, *, sweep: bool) -> str | None:
+def event_of(event_type: str, *, sweep: bool, reason: str | None = None) -> str | None:
     """The event that one of a job's own events is told as; None: it is not told.
 
     Args:
         event_type: Such as `job_failed`.
         sweep: The job is a sweep.
+        reason: Of the state that the job is in.
     """
+    if (event_type, reason) == ("job_succeeded", DATASET_UNCHANGED):
+        event_type = "job_skipped"  # a success by its state, and nobody waits for its model
     if event_type.startswith("trial_"):
         event = f"sweep.{event_type}"
     else:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from astraml_ray.spec.webhook import TEST_EVENT
 from astraml_ray.store.messages import Message, body_of
-from astraml_ray.store.records import new_job_id
+from astraml_ray.store.records import new_id
 from astraml_ray.store.webhook_tables import PENDING, deliveries, delivery_attempts, webhooks
 from astraml_ray.store.webhooks import WebhookRecord
 
@@ -71,7 +71,7 @@ class AttemptRow:
 def add_delivery(conn: Connection, webhook: WebhookRecord, message: Message, *, style: str, now: float) -> str:
     """Keeps a message for a webhook, to be sent as soon as this transaction is written; returns its id."""
     row = {
-        "id": "msg-" + new_job_id(now).removeprefix("job-"),
+        "id": new_id("msg", now),
         "webhook_id": webhook.id,
         "event": message.event,
         "subject": message.subject,
@@ -114,13 +114,13 @@ def list_attempt_rows(conn: Connection, delivery_id: str, *, limit: int = 1000) 
 
 
 def due_webhooks(conn: Connection, now: float) -> list[str]:
-    """Those that something is to be sent to now, who has waited longest first."""
-    awake = or_(webhooks.c.disabled_at.is_(None), deliveries.c.event == TEST_EVENT)
+    """Those that something is to be sent to now, who has waited longest first; a test also while it is off or held."""
     rested = or_(webhooks.c.hold_until.is_(None), webhooks.c.hold_until <= now)
+    awake = or_(webhooks.c.disabled_at.is_(None) & rested, deliveries.c.event == TEST_EVENT)
     query = (
         select(deliveries.c.webhook_id)
         .join(webhooks, webhooks.c.id == deliveries.c.webhook_id)
-        .where(PENDING, deliveries.c.next_at <= now, awake, rested)
+        .where(PENDING, deliveries.c.next_at <= now, awake)
         .group_by(deliveries.c.webhook_id)
         .order_by(func.min(deliveries.c.next_at))
     )
@@ -132,7 +132,7 @@ def due_deliveries(
 ) -> list[DeliveryRecord]:
     """What is to be sent to a webhook now, the longest due first, without what is under way."""
     query = select(deliveries).where(PENDING, deliveries.c.webhook_id == webhook.id, deliveries.c.next_at <= now)
-    if webhook.disabled_at is not None:
+    if webhook.disabled_at is not None or webhook.held(now):
         query = query.where(deliveries.c.event == TEST_EVENT)
     if but:
         query = query.where(deliveries.c.id.not_in(list(but)))

@@ -92,6 +92,7 @@ def list_jobs(
     created_after: float | None = None,
     created_before: float | None = None,
     parent_id: str | None = None,
+    schedule_id: str | None = None,
     before_id: str | None = None,
     limit: int,
 ) -> list[JobRecord]:
@@ -106,6 +107,7 @@ def list_jobs(
         created_after: Only later ones than this time.
         created_before: Only earlier ones than this time.
         parent_id: Only those resumed or cloned from this job.
+        schedule_id: Only those that this schedule has made.
         before_id: The last id of the page before.
         limit: How many at most.
     """
@@ -116,6 +118,7 @@ def list_jobs(
         labels=labels,
         created=(created_after, created_before),
         parent_id=parent_id,
+        schedule_id=schedule_id,
         before_id=before_id,
         limit=limit,
     )

@@ -33,7 +33,7 @@ def tell_of_job(
     if conn.execute(heard).first() is None:
         return
     job = conn.execute(select(jobs).where(jobs.c.id == job_id)).one()
-    event = event_of(event_type, sweep=bool(job.spec.get("sweep")))
+    event = event_of(event_type, sweep=bool(job.spec.get("sweep")), reason=job.reason)
     labels = _labels_of(conn, job_id)
     for record, spec in listeners(conn, job.project_id, lock=True) if event else ():
         if spec.wants(str(event), labels):

@@ -16,6 +16,7 @@ from sqlalchemy import Select, exists, func, literal, select, tuple_, union_all
 
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.records import first_id_of
+from astraml_ray.store.schedule_tables import occurrences
 from astraml_ray.store.tables import job_labels, jobs
 
 __all__ = ["page_of_ids"]
@@ -33,6 +34,7 @@ def page_of_ids(
     labels: Mapping[str, str] | None,
     created: tuple[float | None, float | None],
     parent_id: str | None,
+    schedule_id: str | None = None,
     before_id: str | None,
     limit: int,
 ) -> Select[Any] | None:
@@ -55,7 +57,8 @@ def page_of_ids(
     pages = []
     for project, one in product(projects, _statuses(status)):
         given = {"project_id": project, "status": one.value if one else None, "parent_id": parent_id}
-        query, key, lead = _lead({name: value for name, value in given.items() if value is not None}, labels or {}, one)
+        wanted = {name: value for name, value in given.items() if value is not None}
+        query, key, lead = _lead(wanted, labels or {}, one, schedule_id)
         bounds = _bounds(key, lead, lowest, below)
         order = [column.desc() for column in key]
         pages.append(query.where(*conditions, *bounds).order_by(*order).limit(limit))
@@ -83,13 +86,16 @@ def _statuses(status: Collection[JobStatus] | None) -> Sequence[JobStatus | None
 
 
 def _lead(
-    given: dict[str, str], labels: Mapping[str, str], status: JobStatus | None
+    given: dict[str, str], labels: Mapping[str, str], status: JobStatus | None, schedule_id: str | None
 ) -> tuple[Select[Any], list[Any], list[str]]:
     """The query with all filters but the lead's, the columns of the key, and the lead's values."""
     query = select(jobs.c.id)
     left = sorted(labels.items())
+    if schedule_id is not None:
+        query = query.join(occurrences, occurrences.c.job_id == jobs.c.id)
+        key, lead = [occurrences.c.schedule_id, occurrences.c.job_id], [schedule_id]
     # Few jobs are live, however many there are: then the state leads, not the label.
-    if left and (status is None or status.terminal):
+    elif left and (status is None or status.terminal):
         (name, value), *left = left
         label = job_labels.alias()
         query = query.join(label, label.c.job_id == jobs.c.id)

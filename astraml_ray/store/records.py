@@ -10,7 +10,7 @@ from sqlalchemy import Row
 
 from astraml_ray.spec.states import JobStatus
 
-__all__ = ["JobRecord", "NewJob", "first_id_of", "new_job_id"]
+__all__ = ["JobRecord", "NewJob", "first_id_of", "new_id", "new_job_id"]
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _CHARACTERS = 10
@@ -95,7 +95,12 @@ class JobRecord:
 
 def new_job_id(now: float) -> str:
     """An identifier that sorts by time: `job-`, ten characters of milliseconds, ten of chance."""
-    return first_id_of(now)[:-_CHARACTERS] + _base32(secrets.randbits(5 * _CHARACTERS))
+    return new_id("job", now)
+
+
+def new_id(kind: str, now: float) -> str:
+    """An identifier as a job's, of something else: `kind-`, and the twenty characters."""
+    return f"{kind}-{first_id_of(now)[-2 * _CHARACTERS : -_CHARACTERS]}{_base32(secrets.randbits(5 * _CHARACTERS))}"
 
 
 def first_id_of(at: float) -> str:

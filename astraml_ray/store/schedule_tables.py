@@ -50,6 +50,7 @@ occurrences = Table(
     sqlite_with_rowid=False,
 )
 Index("ix_occurrences_job_id", occurrences.c.job_id)
+Index("ix_occurrences_schedule_id_job_id", occurrences.c.schedule_id, occurrences.c.job_id)
 # Those that something is still to be done about are few. A query must spell the condition the same way.
 OPEN = text("occurrences.outcome IN ('waiting', 'started')")
 _OPEN = text("outcome IN ('waiting', 'started')")

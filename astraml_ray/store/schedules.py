@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, or_, select, update
 
 from astraml_ray.errors import ScheduleNotFoundError
-from astraml_ray.store.records import new_job_id
+from astraml_ray.store.records import new_id
 from astraml_ray.store.schedule_tables import occurrences, schedules
 
 __all__ = [
@@ -52,7 +52,7 @@ class ScheduleRecord:
 
 def new_schedule_id(now: float) -> str:
     """An identifier that sorts by time: `sch-`, and twenty characters as a job's."""
-    return "sch-" + new_job_id(now).removeprefix("job-")
+    return new_id("sch", now)
 
 
 def create_schedule(conn: Connection, record: ScheduleRecord) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -82,7 +82,7 @@ class TrialRecord:
     seconds: float = 0.0
     gpu_seconds: float = 0.0
     cpu_seconds: float = 0.0
-    history: list[list[float]] = ()  # type: ignore[assignment]
+    history: Sequence[Sequence[float]] = ()
     score: float = _NO_SCORE
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, delete, select, update
 
 from astraml_ray.spec.webhook import Webhook
 from astraml_ray.store.audit import Actor, append_audit
-from astraml_ray.store.records import new_job_id
+from astraml_ray.store.records import new_id
 from astraml_ray.store.statements import upsert
 from astraml_ray.store.webhook_tables import (
     deliveries,
@@ -27,6 +27,7 @@ __all__ = [
     "SealedValue",
     "WebhookRecord",
     "add_value",
+    "audit_webhook",
     "change_webhook",
     "create_webhook",
     "delete_webhook",
@@ -61,6 +62,10 @@ class WebhookRecord:
     disabled_reason: str | None = None
     hold_until: float | None = None
 
+    def held(self, now: float) -> bool:
+        """Whether the receiver wants a rest."""
+        return self.hold_until is not None and self.hold_until > now
+
     def spec(self) -> Webhook | None:
         """What it wants to be told; None if a newer release wrote it in a way that this one does not know."""
         try:
@@ -82,13 +87,17 @@ class SealedValue:
     created_at: float
     expires_at: float | None
 
+    def counts(self, now: float) -> bool:
+        """Whether it has not expired."""
+        return self.expires_at is None or self.expires_at > now
+
     def __repr__(self) -> str:
         return f"SealedValue({self.webhook_id} {self.kind} v{self.version})"
 
 
 def new_webhook_id(now: float) -> str:
     """An identifier that sorts by time: `wh-`, and twenty characters as a job's."""
-    return "wh-" + new_job_id(now).removeprefix("job-")
+    return new_id("wh", now)
 
 
 def create_webhook(conn: Connection, record: WebhookRecord, *, actor: Actor) -> bool:
@@ -97,7 +106,7 @@ def create_webhook(conn: Connection, record: WebhookRecord, *, actor: Actor) -> 
     if conn.execute(query.returning(webhooks.c.id)).first() is None:
         return False
     after = {**record.document, "address": record.address}
-    _audit(conn, "created", record, actor=actor, now=record.created_at, after=after)
+    audit_webhook(conn, "created", record, actor=actor, now=record.created_at, after=after)
     return True
 
 
@@ -141,10 +150,10 @@ def change_webhook(
     conn.execute(update(webhooks).where(webhooks.c.id == before.id).values(**values, updated_at=now))
     shown = {key: value for key, value in values.items() if key != "hold_until"}
     known = {key: getattr(before, key) for key in shown}
-    _audit(conn, verb, before, actor=actor, now=now, before=known, after=shown)
+    audit_webhook(conn, verb, before, actor=actor, now=now, before=known, after=shown)
 
 
-def hold_webhook(conn: Connection, webhook_id: str, until: float | None) -> None:
+def hold_webhook(conn: Connection, webhook_id: str, until: float) -> None:
     """Sends it nothing before a time."""
     conn.execute(update(webhooks).where(webhooks.c.id == webhook_id).values(hold_until=until))
 
@@ -159,7 +168,15 @@ def delete_webhook(conn: Connection, record: WebhookRecord, *, actor: Actor, now
         conn.execute(delete(table).where(table.c.webhook_id == record.id))
     conn.execute(delete(webhooks).where(webhooks.c.id == record.id))
     before = {**record.document, "address": record.address}
-    _audit(conn, "deleted", record, actor=actor, now=now, before=before)
+    audit_webhook(conn, "deleted", record, actor=actor, now=now, before=before)
+
+
+def audit_webhook(
+    conn: Connection, verb: str, record: WebhookRecord, *, actor: Actor, now: float, **changes: Any
+) -> None:
+    """Notes what was done with a webhook."""
+    scope, target = record.project_id, record.name
+    append_audit(conn, f"webhook.{verb}", actor=actor, scope=scope, target=target, now=now, **changes)
 
 
 def add_value(conn: Connection, value: SealedValue) -> None:
@@ -211,8 +228,3 @@ def replace_sealed(conn: Connection, old: SealedValue, *, value: bytes, key_id: 
 
 def _kept(query: Select[Any]) -> Select[Any]:
     return query.with_for_update(read=True, key_share=True)
-
-
-def _audit(conn: Connection, verb: str, record: WebhookRecord, *, actor: Actor, now: float, **changes: Any) -> None:
-    scope, target = record.project_id, record.name
-    append_audit(conn, f"webhook.{verb}", actor=actor, scope=scope, target=target, now=now, **changes)

@@ -137,6 +137,34 @@ def test_who_may_not_manage_schedules_makes_none(api: Api, member: Member) -> No
     assert count(api, "schedules") == 0
 
 
+def test_jobs_are_found_by_their_schedule(either_api: Api) -> None:
+    api = either_api
+    mine, other = made(api), made(api)
+    api.submit()
+    ids = [api.client.post(f"{mine['links']['self']}/run-now").json()["job_id"] for _ in range(3)]
+    api.client.post(f"{other['links']['self']}/run-now")
+    first = api.client.get(f"{mine['links']['jobs']}&limit=2").json()
+    rest = api.client.get(f"{mine['links']['jobs']}&limit=2&cursor={first['next_cursor']}").json()
+    found = [job["id"] for job in first["data"] + rest["data"]]
+    assert (found, rest["next_cursor"]) == (sorted(ids, reverse=True), None)
+    assert {job["schedule_id"] for job in first["data"]} == {mine["id"]}
+    assert api.client.get(f"{mine['links']['jobs']}&status=failed").json()["data"] == []
+    api.client.delete(mine["links"]["self"])
+    assert api.client.get(mine["links"]["jobs"]).status_code == 404
+    assert len(api.client.get("/v2.1/jobs").json()["data"]) == 5
+
+
+def test_jobs_of_another_project_s_schedule_are_not_there(api: Api, member: Member) -> None:
+    viewer, stranger = member("vic", Role.VIEWER), member("zoe", Role.PROJECT_ADMIN, project="p-other")
+    mine = made(api)
+    api.client.post(f"{mine['links']['self']}/run-now")
+    assert len(api.client.get(mine["links"]["jobs"], headers=viewer).json()["data"]) == 1
+    for query, headers in ((mine["id"], stranger), ("sch-0", viewer), ("a%00b", viewer)):
+        missing = api.client.get(f"/v2.1/jobs?schedule_id={query}", headers=headers)
+        assert (missing.status_code, missing.json()["code"]) == (404, "schedule_not_found")
+        assert missing.json()["param"] == "schedule_id"
+
+
 def test_another_project_s_schedules_are_not_there(api: Api, member: Member) -> None:
     mine, other = made(api), made(api, {**NIGHTLY, "project_id": "secret"})
     ana = member("ana", Role.PROJECT_ADMIN)

@@ -190,7 +190,7 @@ def test_a_lost_master_key_is_said_and_not_made_anew(api: Api, job_id: str) -> N
 def test_a_key_that_a_rotation_dropped_meanwhile_is_noticed(
     api: Api, job_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The secret is stored again, under a key that is there."""
+    """The secret is put under a key that is there."""
     put(api, "first")
     path = api.services.keys or Path()
     fresh = KeyRing((b"n" * 32,))
@@ -204,11 +204,13 @@ def test_a_key_that_a_rotation_dropped_meanwhile_is_noticed(
         return stored
 
     monkeypatch.setattr(routes_secrets, "put_secret", rotated_after)
-    assert put(api).json()["version"] == 2
+    assert put(api).json()["version"] == 1
     with api.store.read() as conn:
         secret = find_secret(conn, "p-demo", "s3-prod")
     assert secret is not None
     assert secret.key_id == fresh.primary_id
+    ref = SecretRef("p-demo", "s3-prod", 1)
+    assert fresh.decrypt(secret.value or b"", secret.key_id, ref) == VALUE
 
 
 def test_the_master_key_of_the_environment_goes_into_the_file(api: Api, job_id: str, tmp_path: Path) -> None:

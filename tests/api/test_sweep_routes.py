@@ -56,6 +56,11 @@ def all_ids(api: Api, job_id: str, **params: Any) -> list[str]:
 
 def test_pages_of_trials_on_both_databases(either_api: Api) -> None:
     api, trials = either_api, told_trials(23, running=2)
+    # As they are written with all their digits, and with exponents.
+    for trial, value in zip(
+        trials, (0.012345678901234567, 1 / 999, 1.5e-05, 2e-310, -3.3e-07, 0.0, 1e22), strict=False
+    ):
+        trial["best_metric"] = value
     job_id = new_sweep(api, trials)
     by_number = [trial["trial_id"] for trial in trials]
     by_metric = [one["trial_id"] for one in sorted(trials, key=lambda t: (-t["best_metric"], t["number"]))]

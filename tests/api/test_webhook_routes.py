@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 import re
 import time
 from pathlib import Path
@@ -14,10 +15,14 @@ from sqlalchemy import text
 
 from astraml_ray.access.webhooks import new_signing_key
 from astraml_ray.control.deliveries import headers_of
+from astraml_ray.control.trials import store_trials
 from astraml_ray.spec.loading import parse_document
+from astraml_ray.spec.schedule import DATASET_UNCHANGED
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.spec.webhook import EVENTS, NewWebhook
+from astraml_ray.store.jobs import change_status, get_job
 from tests.api.conftest import REFERENCE, Api
+from tests.sweeps import told_trials
 
 HOOKS = "/v2.1/projects/p-demo/webhooks"
 README = Path(__file__).parents[2] / "astraml_ray/api/README.md"
@@ -51,9 +56,13 @@ def test_its_key_is_shown_once_and_its_address_never(hooks: Api) -> None:
     shown = hooks.client.get(f"{HOOKS}/ci").json()
     assert shown == {key: value for key, value in new.items() if key not in ("signing_key", "warnings")}
     assert hooks.client.get(HOOKS).json() == {"data": [shown]}
-    hooks.submit()
-    hooks.client.post(f"{HOOKS}/ci/test")
-    answers = [hooks.client.get(path).text for path in (HOOKS, f"{HOOKS}/ci/deliveries", "/v2.1/audit")]
+    tested = hooks.client.post(f"{HOOKS}/ci/test").json()
+    assert json.loads(tested["body"])["type"] == "webhook.test"
+    hooks.client.patch(f"{HOOKS}/ci", json={"url": f"{URL}/2"})
+    hooks.client.post(f"{HOOKS}/ci/rotate")
+    paths = (HOOKS, f"{HOOKS}/ci/deliveries", tested["links"]["self"], "/v2.1/audit?action=webhook")
+    answers = [hooks.client.get(path).text for path in paths]
+    assert "webhook.rotated" in answers[-1]
     assert not any("sEcReT" in one or new["signing_key"] in one for one in answers)
     again = hooks.client.post(HOOKS, json={"name": "ci", "url": URL})
     assert (again.status_code, again.json()["code"]) == (409, "already_exists")
@@ -136,6 +145,16 @@ def test_it_is_changed_field_by_field(hooks: Api) -> None:
     assert audit[2]["before"]["document"]["events"] == ["job.failed"]
 
 
+def test_of_a_change_the_document_foretells_no_defaults(api: Api) -> None:
+    """What is left out stays as it is."""
+    schemas = api.client.get("/openapi.json").json()["components"]["schemas"]
+    fields = schemas["WebhookChangeInput"]["properties"]
+    assert set(fields) == {"events", "conditions", "format", "labels", "enabled", "url"}
+    assert not any("default" in field for field in fields.values())
+    assert all(field["description"] for field in fields.values())
+    assert schemas["NewWebhookInput"]["properties"]["format"]["default"] == "standard"
+
+
 def test_messages_are_listed_by_pages_and_sent_again(hooks: Api) -> None:
     made(hooks, events=["job.*"])
     made(hooks, "other")
@@ -161,7 +180,7 @@ def test_messages_are_listed_by_pages_and_sent_again(hooks: Api) -> None:
 
 
 def test_rotation_and_deletion(hooks: Api) -> None:
-    first = made(hooks)["signing_key"]
+    first = made(hooks, events=["job.*"])["signing_key"]
     rotated = hooks.client.post(f"{HOOKS}/ci/rotate").json()
     assert rotated["signing_key"] != first
     assert [(key["version"], key["expires_at"] is None) for key in rotated["keys"]] == [(2, True), (1, False)]
@@ -171,11 +190,24 @@ def test_rotation_and_deletion(hooks: Api) -> None:
         refused = hooks.client.post(f"{HOOKS}/ci/rotate", json={"overlap": overlap})
         assert (refused.status_code, refused.json()["param"]) == (422, "/overlap")
     hooks.submit()
+    assert events_of(hooks) == ["job.created"]
     assert hooks.client.delete(f"{HOOKS}/ci").json() == {"project_id": "p-demo", "name": "ci"}
     assert hooks.client.delete(f"{HOOKS}/ci").status_code == 404
     # Another of that name is another one.
-    assert [key["version"] for key in made(hooks)["keys"]] == [1]
+    assert [key["version"] for key in made(hooks, events=["job.*"])["keys"]] == [1]
     assert events_of(hooks) == []
+
+
+def test_without_the_master_key_it_can_still_be_stopped(hooks: Api) -> None:
+    made(hooks)
+    assert hooks.services.keys is not None
+    hooks.services.keys.unlink()
+    off = hooks.client.patch(f"{HOOKS}/ci", json={"enabled": False, "events": ["job.failed"]})
+    assert (off.status_code, off.json()["enabled"], off.json()["events"]) == (200, False, ["job.failed"]), off.text
+    moved = hooks.client.patch(f"{HOOKS}/ci", json={"url": URL})
+    assert (moved.status_code, moved.json()["code"]) == (503, "secret_key")
+    assert hooks.client.delete(f"{HOOKS}/ci").status_code == 200
+    assert hooks.client.get(HOOKS).json() == {"data": []}
 
 
 def test_a_project_has_so_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,13 +222,13 @@ def test_a_rotation_of_the_master_key_meanwhile_loses_nothing(api: Api, monkeypa
     """It drops the key between reading it and writing what it has encrypted, and did not see that."""
     from astraml_ray.access.secrets import KeyRing, add_master_key, load_keys, write_keys
     from astraml_ray.access.webhooks import open_webhooks
-    from astraml_ray.api import notifying
+    from astraml_ray.control import secrets
     from astraml_ray.store.webhooks import find_webhook
 
     api.client.post("/v2.1/projects", json={"id": "p-demo"})
     path = api.services.keys
     assert path is not None
-    real, turns = notifying.keys_for, iter(range(9))
+    real, turns = secrets.keys_for, iter(range(9))
 
     def rotating(conn: Any, key_file: Path | None) -> KeyRing:
         ring = real(conn, key_file)
@@ -204,7 +236,7 @@ def test_a_rotation_of_the_master_key_meanwhile_loses_nothing(api: Api, monkeypa
             write_keys(path, KeyRing(add_master_key(path).keys[:1]))
         return ring
 
-    monkeypatch.setattr(notifying, "keys_for", rotating)
+    monkeypatch.setattr(secrets, "keys_for", rotating)
     key = made(api)["signing_key"]
     with api.store.read() as conn:
         webhook = find_webhook(conn, "p-demo", "ci")
@@ -218,12 +250,41 @@ def test_every_event_of_jobs_can_be_told(api: Api) -> None:
     """The names here are those that the store writes."""
     api.client.post("/v2.1/projects", json={"id": "p-demo"})
     made(api, events=["job.*"])
-    one, other, third = (api.new_job() for _ in range(3))
+    one, other, third, unchanged = (api.new_job() for _ in range(4))
     api.move(one, JobStatus.STARTING, JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.SUCCEEDED)
     api.move(other, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.FAILED)
     api.move(third, JobStatus.CANCELLED)
+    api.move(unchanged, JobStatus.STARTING)
+    with api.store.write() as conn:
+        now, reason = time.time(), DATASET_UNCHANGED
+        change_status(conn, unchanged, JobStatus.SUCCEEDED, reason=reason, message=None, now=now)
     known = {event for event in EVENTS if event.startswith("job.")} - {"job.attempt_failed"}
     assert set(events_of(api)) == known
+
+
+def test_every_event_of_sweeps_can_be_told(api: Api) -> None:
+    """Their states, and what is stored of their trials."""
+    api.client.post("/v2.1/projects", json={"id": "p-demo"})
+    made(api, events=["sweep.*"])
+    sweep = {"parameters": {"hyperparams.lr": {"log_uniform": [1e-5, 1e-2]}}, "trials": 3}
+    one, other, third, unchanged = (api.new_job(sweep=sweep) for _ in range(4))
+    api.move(one, JobStatus.STARTING, JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING)
+    with api.store.write() as conn:
+        store_trials(conn, get_job(conn, one), told_trials(3, failed=(1,)), now=time.time())
+    api.move(one, JobStatus.SUCCEEDED)
+    api.move(other, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.FAILED)
+    api.move(third, JobStatus.CANCELLED)
+    api.move(unchanged, JobStatus.STARTING)
+    with api.store.write() as conn:
+        now, reason = time.time(), DATASET_UNCHANGED
+        change_status(conn, unchanged, JobStatus.SUCCEEDED, reason=reason, message=None, now=now)
+    known = {event for event in EVENTS if event.startswith("sweep.")} - {"sweep.attempt_failed"}
+    assert set(events_of(api)) == known
+    listed = api.client.get(f"{HOOKS}/ci/deliveries?limit=200").json()["data"]
+    ended = [d["id"] for d in listed if d["event"] == "sweep.trial_ended"]
+    bodies = [json.loads(api.client.get(f"{HOOKS}/ci/deliveries/{one}").json()["body"]) for one in ended]
+    told = {body["data"]["event"]["trial_id"]: body["data"]["event"]["status"] for body in bodies}
+    assert told == {trial["trial_id"]: trial["status"] for trial in told_trials(3, failed=(1,))}
 
 
 def test_the_readme_s_webhook_can_be_made_and_its_check_checks(api: Api) -> None:

@@ -72,9 +72,19 @@ def test_the_verbs(astraml: Astraml, client: Client, schedule_id: str) -> None:
     assert astraml("schedule", "run-now", schedule_id, "--idempotency-key", "k").stdout == ran.stdout
     assert schedule_id in astraml("show", job_id).stdout
     assert client.get_job(job_id)["status"] == "queued"
+    other = client.submit({"project_id": "p-demo", "dataset": "s3://b/d", "model": "bert-base"})["id"]
+    listed = json.loads(astraml("list", "--schedule", schedule_id, "--output", "json").stdout)["data"]
+    assert [job["id"] for job in listed] == [job_id]
+    assert {job["id"] for job in client.list_jobs()} == {job_id, other}
+    assert "no such jobs" in astraml("list", "--schedule", schedule_id, "--status", "failed").stdout
+    assert "there is no schedule 'sch-0'" in astraml("list", "--schedule", "sch-0", code=10).stderr
     assert astraml("schedule", "resume", schedule_id).stdout.startswith(f"{schedule_id} active\n")
     times = ("--from", "2026-03-01T00:00:00Z", "--to", "2026-03-31T00:00:00Z")
-    assert "5 jobs will be made; 0 times" in astraml("schedule", "backfill", schedule_id, *times).stdout
+    planned = astraml("schedule", "backfill", schedule_id, *times)
+    assert "5 jobs will be made; 0 times" in planned.stdout
+    key = planned.stderr.split("idempotency key ")[1].split()[0]
+    again = astraml("schedule", "backfill", schedule_id, *times, "--idempotency-key", key)
+    assert again.stdout == planned.stdout
     shown = astraml("schedule", "show", schedule_id).stdout
     assert f"manual  {job_id}" in shown
     assert shown.count("waiting") == 5

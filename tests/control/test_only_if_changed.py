@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from astraml_ray.api.scheduling import plan_backfill
-from astraml_ray.control.unchanged import DATASET_UNCHANGED
+from astraml_ray.spec.schedule import DATASET_UNCHANGED
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.jobs import JobRecord, change_status, get_job
 from astraml_ray.store.schedules import delete_schedule

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from astraml_ray.control import watching
 from astraml_ray.store.jobs import update_job
 from tests.control.webhook_site import Site
 from tests.receiver import Receiver
+from tests.sweeps import told_trials
+
+SWEEP = {"parameters": {"hyperparams.lr": {"log_uniform": [1e-5, 1e-2]}}, "trials": 9, "metric": "validation/loss"}
 
 
 def conditions(site: Site, receiver: Receiver, *given: dict[str, Any], **fields: Any) -> None:
@@ -113,3 +118,72 @@ def test_many_jobs_are_looked_at_in_turns(site: Site, receiver: Receiver, monkey
     assert len(findings(site)) == 5
     site.tick(1)
     assert len(findings(site)) == 7
+
+
+def test_of_a_sweep_only_its_best_value_is_watched_in_its_direction(site: Site, receiver: Receiver) -> None:
+    stalls = [
+        {"when": "no_improvement", "metric": metric, "for": "10m"} for metric in ("validation/loss", "sweep/best")
+    ]
+    conditions(site, receiver, *stalls)
+    job_id = site.running(sweep=SWEEP)
+    site.report(job_id, {"sweep/best": [(site.now, 1, 0.5)]}, sweep={"metric": "validation/loss", "mode": "min"})
+    site.tick(400)
+    site.report(job_id, {"sweep/best": [(site.now, 2, 0.4)]})
+    site.tick(560)
+    assert findings(site) == []
+    site.tick(500)
+    assert findings(site) == [("metric.no_improvement", "sweep/best: nothing better for 10m; the best was 0.4")]
+
+
+def test_a_trial_that_fails_for_its_loss_is_told_once(site: Site, receiver: Receiver) -> None:
+    conditions(site, receiver, {"when": "not_finite", "metric": "train/loss"})
+    conditions(site, receiver, {"when": "not_finite", "metric": "validation/loss"}, name="other")
+    job_id = site.running(sweep=SWEEP)
+    trials = told_trials(6, failed=(2, 4))
+    trials[2]["error"] = {"code": "out_of_memory", "message": "m"}
+    for _ in range(2):
+        site.report(job_id, trials=trials)
+    assert findings(site) == [("metric.not_finite", "train/loss of trial t0004 is NaN or infinite")]
+    assert json.loads(site.told()[0].body)["data"]["condition"]["trial_id"] == "t0004"
+    assert site.told("other") == []
+
+
+def test_a_pass_reads_webhooks_once_of_a_project_and_values_once_of_a_job(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: Counter[str] = Counter()
+
+    def counted(name: str) -> None:
+        real: Any = getattr(watching, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            read[name] += 1
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(watching, name, call)
+
+    for name in ("one", "two"):
+        conditions(site, receiver, {"when": "no_improvement", "metric": "m", "for": "10m"}, name=name)
+    for _ in range(3):
+        site.running()
+    for name in ("listeners", "best_since"):
+        counted(name)
+    site.tick(601)
+    assert read == {"listeners": 1, "best_since": 3}
+    assert (len(site.told("one")), len(site.told("two"))) == (3, 3)
+
+
+def test_what_cannot_be_told_ends_no_pass(site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the pass is done, and the next one tries again."""
+    conditions(site, receiver, {"when": "no_improvement", "metric": "m", "for": "10m"})
+    site.running()
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("told in a way that nobody thought of")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(watching, "tell_of_condition", fail)
+        site.tick(601)
+    assert findings(site) == []
+    site.tick(61)
+    assert len(findings(site)) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import ssl
 import threading
 from pathlib import Path
@@ -87,8 +88,7 @@ def test_redirects_are_not_followed(site: Site, receiver: Receiver) -> None:
     assert (delivery.status, delivery.last_error) == ("pending", "answered 307: redirects are not followed")
 
 
-def test_a_receiver_that_drips_is_given_up(site: Site, receiver: Receiver) -> None:
-    """Each read succeeds; the whole does not."""
+def test_a_receiver_that_says_nothing_is_given_up(receiver: Receiver) -> None:
     over = threading.Event()
     receiver.slow = lambda got: over.wait(20) and None
     reply = Courier(LOOPBACK, whole_s=0.2).send(receiver.url(), {}, b"{}")
@@ -96,10 +96,35 @@ def test_a_receiver_that_drips_is_given_up(site: Site, receiver: Receiver) -> No
     assert (reply.status, reply.error) == (None, "no whole answer within 0.2 s")
 
 
+def test_a_receiver_that_drips_is_given_up(receiver: Receiver) -> None:
+    """Each read succeeds; the whole does not."""
+    over = threading.Event()
+    receiver.piece, receiver.between = 1, lambda: over.wait(0.05) and None
+    receiver.answer = lambda got, number: (200, {}, b"x" * 200)
+    reply = Courier(LOOPBACK, whole_s=0.5).send(receiver.url(), {}, b"{}")
+    dripped = receiver.written
+    over.set()
+    assert (reply.status, reply.error) == (None, "no whole answer within 0.5 s")
+    assert dripped > 1
+
+
 def test_no_more_than_a_few_kilobytes_of_an_answer_are_read(receiver: Receiver) -> None:
     receiver.answer = lambda got, number: (200, {}, b"x" * 50_000_000)
     reply = Courier(LOOPBACK).send(receiver.url(), {}, b"{}")
     assert (reply.status, reply.text) == (200, "x" * 500)
+    # Besides what is read, the buffers of both ends take some.
+    assert receiver.over.wait(20)
+    assert receiver.written < 20_000_000
+
+
+def test_an_address_is_not_in_the_log(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+    with caplog.at_level(logging.DEBUG):
+        reply = Courier(LOOPBACK).send(receiver.url("/services/T000/sEcReT"), {}, b"{}")
+        gone = Courier(LOOPBACK).send("http://127.0.0.1:9/services/T000/sEcReT", {}, b"{}")
+    assert (reply.status, gone.status, receiver.got[0].path) == (200, None, "/services/T000/sEcReT")
+    assert "sEcReT" not in caplog.text
 
 
 def test_nobody_there_is_a_failure_like_another(site: Site) -> None:

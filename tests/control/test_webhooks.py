@@ -12,18 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from astraml_ray.access.secrets import load_keys
 from astraml_ray.access.vault import rotate_secrets
 from astraml_ray.api import notifying
+from astraml_ray.api.views_webhooks import delivery_view
+from astraml_ray.control import notifying as control_notifying
 from astraml_ray.control.deliveries import GIVE_UP_S
 from astraml_ray.errors import TransitionError
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.spec.webhook import Webhook
 from astraml_ray.store.audit import Actor, list_audit
-from astraml_ray.store.deliveries import list_attempt_rows, list_deliveries
+from astraml_ray.store.deliveries import AttemptRow, list_attempt_rows, list_deliveries
 from astraml_ray.store.engine import migrate, open_store
-from astraml_ray.store.jobs import change_status, update_job
+from astraml_ray.store.jobs import change_status
+from astraml_ray.store.plain import iso_time
 from astraml_ray.store.projects import create_project, remove_member
 from astraml_ray.store.secrets import keys_in_use
 from astraml_ray.store.webhooks import WebhookRecord, create_webhook, list_values
@@ -178,6 +182,39 @@ def test_a_receiver_that_asks_for_a_rest_gets_it_for_all_messages(
     assert [one.status for one in site.settle(4)] == ["delivered", "delivered"]
 
 
+def test_a_rest_is_ended_by_no_replay_and_no_test(site: Site, receiver: Receiver) -> None:
+    receiver.answer = lambda got, number: (503, {"Retry-After": "600"}, b"") if number == 2 else (200, {}, b"")
+    site.add(receiver.url())
+    site.job()
+    site.settle()
+    site.now += 1
+    site.job()
+    (told, held) = site.settle()
+    until = site.now + 600
+    assert (told.status, held.status, site.hook().hold_until) == ("delivered", "pending", until)
+    hook, again = notifying.replay(site.services, ROOT, P, "hook", told.id)
+    assert delivery_view(again, hook)["next_at"] == iso_time(until)
+    notifying.send_test(site.services, ROOT, P, "hook")
+    site.tick(1)
+    assert receiver.wait(3)[2].json["type"] == "webhook.test"
+    for _ in range(3):
+        site.tick(190)
+    assert (len(receiver.got), site.hook().hold_until) == (3, until)
+    assert [one.status for one in site.settle(until - site.now)] == ["delivered"] * 3
+    assert [got.id for got in receiver.got[3:]].count(told.id) == 1
+
+
+def test_another_address_needs_no_rest(site: Site, receiver: Receiver) -> None:
+    receiver.answer = lambda got, number: (503, {"Retry-After": "3600"}, b"") if got.path == "/old" else (200, {}, b"")
+    site.add(receiver.url("/old"))
+    site.job()
+    site.settle()
+    site.change(url=receiver.url("/new"))
+    site.now += 1
+    site.job()
+    assert [one.status for one in site.settle()] == ["pending", "delivered"]
+
+
 def test_a_test_is_sent_once(site: Site, receiver: Receiver) -> None:
     site.add(receiver.url())
     receiver.answer = lambda got, number: (503, {}, b"away")
@@ -202,6 +239,31 @@ def test_a_slow_receiver_holds_up_neither_another_nor_the_controller(site: Site)
         assert all(one.attempts == 0 for one in site.told("slow"))
         done.set()
         assert [one.status for one in site.settle(name="slow")] == ["delivered"] * 6
+
+
+def test_an_answer_that_cannot_be_kept_holds_up_no_other(
+    site: Site, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.add(receiver.url("/bad"), "bad")
+    site.add(receiver.url("/good"), "good")
+    receiver.answer = lambda got, number: (200, {}, b"odd" if got.path == "/bad" else b"ok")
+    real = control_notifying.add_attempt
+
+    def add_attempt(conn: Connection, row: AttemptRow) -> None:
+        if row.response == "odd":
+            raise ValueError("an answer that nobody thought of")
+        real(conn, row)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(control_notifying, "add_attempt", add_attempt)
+        for _ in range(3):
+            site.job()
+            assert {one.status for one in site.settle(5, name="good")} == {"delivered"}
+        bad = site.settle(name="bad")
+        assert {(one.status, one.last_error) for one in bad} == {("pending", "an error of the service: ValueError")}
+        times = [one.next_at for one in bad]
+        assert all(at is not None and at > site.now for at in times), "not again at every pass"
+    assert {one.status for one in site.settle(300, name="bad")} == {"delivered"}
 
 
 def test_a_new_controller_sends_what_was_pending_with_the_same_id(site: Site, receiver: Receiver) -> None:
@@ -242,7 +304,7 @@ def test_a_webhook_that_is_changed_or_deleted_meanwhile(site: Site, receiver: Re
     site.tick(30)
     notifying.remove(site.services, ROOT, P, "hook")
     receiver.wait(3)
-    site.tick(10)
+    site.land()
     with site.store.read() as conn:
         tables = ("webhooks", "webhook_secrets", "deliveries", "delivery_attempts", "webhook_alerts")
         assert [conn.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar() for name in tables] == [0] * 5
@@ -273,11 +335,15 @@ def test_addresses_and_keys_are_encrypted_and_move_to_a_new_master_key(site: Sit
 
 def test_a_lost_master_key_is_told_in_the_log_and_holds_up_nothing(site: Site, receiver: Receiver) -> None:
     site.add(receiver.url())
-    (site.folder / "master.key").write_text("A" * 43 + "=\n")
+    path = site.folder / "master.key"
+    kept = path.read_text()
+    path.write_text("A" * 43 + "=\n")
     site.job()
     (delivery,) = site.settle()
-    assert (delivery.status, receiver.got) == ("pending", [])
+    assert (delivery.status, delivery.attempts, receiver.got) == ("pending", 1, [])
     assert "is lost" in str(delivery.last_error)
+    path.write_text(kept)
+    assert [one.status for one in site.settle(10)] == ["delivered"]
 
 
 def test_old_messages_are_deleted(site: Site, receiver: Receiver) -> None:
@@ -291,13 +357,27 @@ def test_old_messages_are_deleted(site: Site, receiver: Receiver) -> None:
 def test_a_sweep_is_told_as_one(site: Site, receiver: Receiver) -> None:
     site.add(receiver.url(), "sweeps", events=["sweep.*"])
     site.add(receiver.url(), "jobs", events=["job.*"])
-    job_id = site.job()
-    with site.store.write() as conn:
-        spec = {"project_id": P, "sweep": {"trials": 3}, "limits": {}, "resources": {}}
-        update_job(conn, job_id, spec=spec)
+    job_id = site.job(sweep={"parameters": {"hyperparams.lr": {"log_uniform": [1e-5, 1e-2]}}, "trials": 3})
+    site.now += 1
     site.move(job_id, "cancelled")
-    assert [one.event for one in site.told("jobs")] == ["job.created"]
-    assert [one.event for one in site.told("sweeps")] == ["sweep.cancelled"]
+    assert site.told("jobs") == []
+    assert [one.event for one in site.told("sweeps")] == ["sweep.created", "sweep.cancelled"]
+
+
+@pytest.mark.parametrize("family", ["job", "sweep"])
+def test_a_job_that_had_nothing_new_to_train_on_is_no_success(site: Site, receiver: Receiver, family: str) -> None:
+    sweep = {"sweep": {"parameters": {"hyperparams.lr": {"log_uniform": [1e-5, 1e-2]}}, "trials": 3}}
+    fields: dict[str, Any] = sweep if family == "sweep" else {}
+    site.add(receiver.url(), "defaults", events=Webhook.model_fields["events"].default)
+    site.add(receiver.url(), "all", events=[f"{family}.skipped", f"{family}.succeeded"])
+    unchanged, trained = site.job(**fields), site.job(**fields)
+    site.move(unchanged, "starting")
+    site.move(unchanged, "succeeded", reason="dataset_unchanged", message="the dataset is the same")
+    site.now += 1
+    site.move(trained, "starting", "running", "succeeded", reason="early_stopping")
+    assert [(one.event, one.subject) for one in site.told("defaults")] == [(f"{family}.succeeded", trained)]
+    told = [(f"{family}.skipped", unchanged), (f"{family}.succeeded", trained)]
+    assert [(one.event, one.subject) for one in site.told("all")] == told
 
 
 def test_a_row_of_a_newer_release_holds_up_no_job(site: Site, receiver: Receiver) -> None:
@@ -357,7 +437,7 @@ def test_a_webhook_of_the_same_name_made_meanwhile_is_another(site: Site, receiv
     notifying.remove(site.services, ROOT, P, "hook")
     site.add(receiver.url())
     go_on.set()
-    site.tick(1)
+    site.land()
     assert (site.hook().disabled_at, site.told()) == (None, [])
 
 

@@ -120,6 +120,16 @@ class Site:
         self.now += seconds
         self.controller.tick()
 
+    def land(self) -> None:
+        """Waits until all that is under way is answered, and lets the controller write how that went."""
+        flights = self.controller._notifier._flights
+        end = time.monotonic() + 20
+        while not all(flight.reply.done() for flight in flights.values()):
+            assert time.monotonic() < end, list(flights)
+            time.sleep(0.005)
+        self.tick()
+        assert flights == {}
+
     def settle(self, seconds: float = 0.0, name: str = "hook") -> list[DeliveryRecord]:
         """Ticks until nothing is due or under way at this time; what the webhook was told then."""
         self.now += seconds

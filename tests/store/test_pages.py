@@ -15,6 +15,7 @@ from astraml_ray.store.idempotency import find_key, prune_keys
 from astraml_ray.store.jobs import change_status, create_job, list_jobs, list_live, new_job_id
 from astraml_ray.store.logs import read_lines
 from astraml_ray.store.metrics import expire_windows, list_names, merge_windows, query_windows
+from astraml_ray.store.schedule_tables import occurrences, schedules
 from astraml_ray.store.tables import job_labels, jobs
 from astraml_ray.store.windows import collect
 from tests.store.conftest import NOW, new_job
@@ -100,6 +101,41 @@ def test_jobs_of_a_parent(store: Store, make_job: Callable[..., str]) -> None:
     assert listed(store, parent_id=parent) == children[::-1]
 
 
+def scheduled(store: Store, schedule_id: str, job_ids: list[str | None]) -> None:
+    """A schedule that has made these jobs, in another order than its instants are in."""
+    row = {"id": schedule_id, "project_id": "p0", "document": {}, "api_version": "v2.1", "timing": {}, "subject": "ana"}
+    row |= {"created_at": NOW, "handled_at": NOW, "failures": 0}
+    times = {"kind": "backfill", "outcome": "succeeded", "decided_at": NOW}
+    made = [{"schedule_id": schedule_id, "instant": -n, "job_id": one, **times} for n, one in enumerate(job_ids)]
+    with store.write() as conn:
+        conn.execute(insert(schedules), [row])
+        conn.execute(insert(occurrences), made)
+
+
+@pytest.mark.parametrize("limit", [4, 100])
+def test_jobs_of_a_schedule(store: Store, many: dict[str, dict[str, Any]], limit: int) -> None:
+    ids = sorted(many)
+    mine = set(ids[::7])
+    scheduled(store, "sch-1", [*ids[::7], None, None])
+    scheduled(store, "sch-0", [*ids[1::7]])
+    scheduled(store, "sch-2", [*ids[2::7]])
+    cases: list[tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = [
+        ({}, lambda job: True),
+        ({"project_ids": ["p0", "p1"]}, lambda job: True),
+        ({"project_id": "p1"}, lambda job: job["project_id"] == "p1"),
+        ({"status": [FAILED, CANCELLED]}, lambda job: job["status"] in (FAILED, CANCELLED)),
+        ({"status": [JobStatus.QUEUED], "labels": {"team": "cv"}}, lambda job: job["status"] is JobStatus.QUEUED),
+        ({"labels": {"team": "cv"}}, lambda job: job["labels"]["team"] == "cv"),
+        ({"created_after": NOW + 9, "created_before": NOW + 20}, lambda job: NOW + 9 < job["at"] < NOW + 20),
+    ]
+    for filters, keep in cases:
+        wanted = [job_id for job_id in expected(many, keep) if job_id in mine]
+        assert wanted
+        assert pages(store, limit, schedule_id="sch-1", **filters) == wanted, filters
+    assert listed(store, schedule_id="sch-1", project_ids=[]) == []
+    assert listed(store, schedule_id="sch-9") == []
+
+
 def test_pages_stay_in_place_while_jobs_come(store: Store, make_job: Callable[..., str]) -> None:
     before = [make_job() for _ in range(20)][::-1]
     seen: list[str] = []
@@ -156,6 +192,9 @@ def test_no_page_scans_or_sorts(sqlite_store: Store) -> None:
         {"parent_id": before, "project_id": "p", "before_id": before},
         {"created_after": NOW},
         {"created_after": NOW, "created_before": NOW + 9, "project_id": "p"},
+        {"schedule_id": "sch-1"},
+        {"schedule_id": "sch-1", "project_id": "p", "labels": {"team": "nlp"}, "before_id": before},
+        {"schedule_id": "sch-1", "status": [FAILED], "created_after": NOW},
     ]
     with sqlite_store.read() as conn:
         for filters in cases:
@@ -175,7 +214,11 @@ def test_postgres_reads_a_stretch_of_one_index(postgres: Postgres, postgres_url:
     with store.write() as conn:
         old = select(jobs.c.id).order_by(jobs.c.id).limit(600)
         conn.execute(update(jobs).where(jobs.c.id.in_(old)).values(project_id="old", parent_id="x"))
-        conn.execute(text("ANALYZE jobs, job_labels"))
+        ids = list(conn.execute(select(jobs.c.id).order_by(jobs.c.id)).scalars())
+    scheduled(store, "sch-old", [*ids[:600]])
+    scheduled(store, "sch-new", [*ids[600:]])
+    with store.write() as conn:
+        conn.execute(text("ANALYZE jobs, job_labels, occurrences"))
     before = new_job_id(NOW - 2800)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"project_id": "old"}, "ix_jobs_project_id_id"),
@@ -186,6 +229,8 @@ def test_postgres_reads_a_stretch_of_one_index(postgres: Postgres, postgres_url:
         ({"labels": {"team": "a"}, "created_after": NOW - 50}, "pk_job_labels"),
         ({"labels": {"team": "a"}, "status": [RUNNING]}, "ix_jobs_status_id"),
         ({"created_after": NOW - 50}, "pk_jobs"),
+        ({"schedule_id": "sch-old"}, "ix_occurrences_schedule_id_job_id"),
+        ({"schedule_id": "sch-new", "before_id": before}, "ix_occurrences_schedule_id_job_id"),
     ]
     with store.read() as conn:
         conn.execute(text("SET LOCAL enable_seqscan = off"))  # so few rows could as well be read at once

@@ -40,11 +40,24 @@ def sweep_problems(sweep: Sweep, rules: TrialRules) -> tuple[list[Problem], list
         for problem in forbidden:
             targets[Problem(pointer, f"{json.dumps(value)} {problem.message}", problem.hint)] = None
         made = lookup(outcome.document, tuple(path.split(".")))[1]
-        plain = not isinstance(value, dict | list) and not isinstance(made, dict | list)
-        if plain and made != value and not outcome.problems:
+        if made != value and (_is_plain(value, made) or _is_set(outcome, path)) and not outcome.problems:
             message = f"{json.dumps(value)} would become {json.dumps(made)} by a policy, so it cannot vary like this"
             breaches[Problem(pointer, message, "keep to what the policy allows: `astraml policy show`")] = None
     return list(breaches), list(targets)
+
+
+def _is_plain(*values: Any) -> bool:
+    """Whether there are no defaults that could have been written out inside."""
+    return not any(isinstance(value, dict | list) for value in values)
+
+
+def _is_set(outcome: Outcome, path: str) -> bool:
+    """Whether a policy has set the field, or a part of it."""
+    return any(
+        entry["source"].endswith((" force", " limit"))
+        for name, entry in outcome.provenance.items()
+        if f"{name}.".startswith(f"{path}.")
+    )
 
 
 def _probes(sweep: Sweep) -> Iterator[tuple[str, Any]]:

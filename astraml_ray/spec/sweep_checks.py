@@ -37,6 +37,8 @@ _PBT = (
     "hyperparams.adam_epsilon",
     "hyperparams.max_grad_norm",
 )
+_WHOLE = ("augmentation", "sampling")
+"""These have fields below them, and are a name or a list all the same."""
 _COMBINATIONS = 64
 
 Parse = Callable[[Mapping[str, Any]], object]
@@ -100,6 +102,11 @@ def _of_path(path: str, sweep: Sweep, known: list[str]) -> list[Problem]:
         ends = [name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
         meant = next(iter([*close, *ends]), None)
         return [Problem(pointer, "no field of a job", f"did you mean {meant}?" if meant else None)]
+    inside = [name for name in known if name.startswith(f"{path}.")]
+    if inside and path not in _WHOLE:
+        # Rules are for fields: a value for many of them at once would get past the rules of each.
+        message = "is a group of fields: vary the fields in it, by their own paths"
+        return [Problem(pointer, message, f"for instance {inside[0]}")]
     if sweep.scheduler == "pbt" and path not in _PBT:
         hint = f"pbt can vary {', '.join(_PBT)}; use another scheduler for the rest"
         return [Problem(pointer, "pbt changes values in the middle of a run, and this one is set for its length", hint)]

@@ -49,12 +49,46 @@ def test_values_within_the_policy_are_free() -> None:
         ({"model.name": {"allow": ["tiny-bert"]}}, {"model.name": {"choice": ["tiny-bert", "bert-base"]}}),
         ({"hyperparams.precision": {"force": "fp32"}}, {"hyperparams.precision": {"choice": ["fp32", "bf16"]}}),
         ({"hyperparams.lr": {"max": 1e-3, "on_violation": "clamp"}}, {"hyperparams.lr": {"uniform": [1e-4, 1.0]}}),
+        ({"augmentation": {"force": []}}, {"augmentation": {"choice": ["none", "light"]}}),
+        ({"augmentation": {"force": "none"}}, {"augmentation": {"choice": [[{"type": "random_swap"}]]}}),
+        ({"sampling": {"force": "natural"}}, {"sampling": {"choice": [{"weights": {"a": 2}}]}}),
     ],
 )
 def test_a_policy_is_not_got_round_by_a_sweep(rule: dict[str, Any], parameters: dict[str, Any]) -> None:
     found = refused(PolicyViolationError, parameters, rule)
     (path,) = parameters
     assert {param for param, _ in found} == {f"/sweep/parameters/{path}"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "parameters"),
+    [
+        ({"hyperparams.lr": {"force": 1e-3}}, {"hyperparams": {"choice": [{"lr": 0.1}, {"lr": 0.2}]}}),
+        (
+            {"hyperparams.lr": {"max": 1e-3, "on_violation": "clamp"}},
+            {"hyperparams": {"choice": [{"lr": 0.1}, {"lr": 0.2}]}},
+        ),
+        ({"model.name": {"force": "tiny-bert"}}, {"model": {"choice": ["bert-base", {"name": "minilm"}]}}),
+        (
+            {"hyperparams.early_stopping.patience": {"force": 3}},
+            {"hyperparams.early_stopping": {"choice": [{"patience": 50}, {"patience": 60}]}},
+        ),
+        ({"dataset.path": {"force": "s3://bucket/data"}}, {"dataset": {"choice": ["s3://other/a", "s3://other/b"]}}),
+    ],
+)
+def test_a_policy_is_not_got_round_by_a_group_of_fields(rule: dict[str, Any], parameters: dict[str, Any]) -> None:
+    for rules in (rule, None):
+        ((param, message),) = refused(SpecError, parameters, rules)
+        assert param == f"/sweep/parameters/{next(iter(parameters))}"
+        assert "is a group of fields" in message
+
+
+def test_lists_and_names_that_no_policy_sets_are_free() -> None:
+    parameters = {
+        "augmentation": {"choice": ["light", [{"type": "random_swap"}]]},
+        "sampling": {"choice": ["natural", {"weights": {"a": 2}}]},
+    }
+    assert made(parameters, {"hyperparams.lr": {"max": 1e-2}}).spec.sweep is not None
 
 
 def test_addresses_and_files_are_not_reached_by_a_sweep() -> None:

@@ -84,6 +84,12 @@ def test_every_value_is_tried_in_the_document_and_all_problems_come_at_once() ->
     assert found[f"{at}hyperparams.batch_size"].startswith(f"{at}hyperparams.batch_size: ")
 
 
+@pytest.mark.parametrize("path", ["dataset", "dataset.columns", "model", "hyperparams", "hyperparams.early_stopping"])
+def test_a_group_of_fields_is_varied_field_by_field(path: str) -> None:
+    found = problems({"parameters": {path: {"choice": [None, {}]}}, "trials": 2})
+    assert "is a group of fields: vary the fields in it" in found[f"/sweep/parameters/{path}"]
+
+
 def test_values_that_are_wrong_only_together() -> None:
     parameters = {"dataset.path": {"choice": ["a", None]}, "dataset.train": {"choice": [None, "b"]}}
     found = problems({"parameters": parameters, "trials": 4})

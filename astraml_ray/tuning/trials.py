@@ -100,6 +100,8 @@ def trial_inputs(
     """
     plain = {key: value for key, value in document.items() if key != "sweep"}
     spec, base = watching(parse_spec(with_values(plain, values)), goal), inputs.spec
+    dataset = spec.dataset.model_copy(update={"credentials": base.dataset.credentials})
+    spec = spec.model_copy(update={"dataset": dataset})
     if any(_prepares(path) for path in values):
         same = spec.dataset == parse_spec(plain).dataset
         inputs = prepare(spec, settings, secrets=inputs.secrets, manifest=inputs.manifest if same else None)[0]

@@ -258,18 +258,19 @@ class Director:
         assert self._population is not None
         parameters = {t.number: t.parameters for t in self.ledger.trials}
         exploit = self._population.look(trial.number, found.evaluation, parameters)
-        if exploit is not None:
-            donor = self.ledger.trials[exploit.donor]
-            count = trial.copied["count"] + 1 if trial.copied else 1
-            trial.copied = {"donor": donor.number, "step": donor.judged, "count": count}
-            trial.parameters, trial.parent, trial.reason = exploit.parameters, donor.number, exploit.reason
-            trial.judged = trial.step = donor.judged
+        if exploit is not None and self._may_copy(trial, self.ledger.trials[exploit.donor]):
+            trial.copy(self.ledger.trials[exploit.donor], exploit.parameters, exploit.reason)
         elif len(self._paused) + self._sweep.count - len(self.ledger.trials) == 0:
             return "continue"
         trial.rest()
         self._live.discard(trial.number)
         self._paused.add(trial.number)
         return "pause"
+
+    def _may_copy(self, trial: Trial, donor: Trial) -> bool:
+        """Whether a trial's weights may be given up, and the donor has its own already."""
+        wanted = any(t.is_copying and t.copied and t.copied["donor"] == trial.number for t in self.ledger.trials)
+        return not wanted and not donor.is_copying and self.ledger.best() is not trial
 
     def _course(self, number: int) -> Course:
         if number not in self._courses:

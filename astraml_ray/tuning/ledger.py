@@ -72,6 +72,20 @@ class Trial:
         """Whether it trains no more."""
         return self.status in ENDED
 
+    @property
+    def is_copying(self) -> bool:
+        """Whether it was told to go on from another's weights, and has not been evaluated since."""
+        return self.copied is not None and self.judged == self.copied["step"]
+
+    def copy(self, donor: Trial, parameters: dict[str, Any], reason: str) -> None:
+        """Is told to go on as another: with its weights, and so with its values; those of its own weights are gone."""
+        count = self.copied["count"] + 1 if self.copied else 1
+        self.copied = {"donor": donor.number, "step": donor.judged, "count": count}
+        self.parameters, self.parent, self.reason = parameters, donor.number, reason
+        self.judged = self.step = donor.judged
+        self.epoch, self.metric = donor.epoch, donor.metric
+        self.best_metric, self.best_step = donor.best_metric, donor.best_step
+
     def used(self) -> float:
         """Seconds that it had a place to train in."""
         return self.seconds + (time.monotonic() - self.since if self.since is not None else 0.0)
@@ -145,9 +159,11 @@ class Ledger:
             trial.best_metric, trial.best_step, trial.scores = found.value, found.step, scores
 
     def best(self) -> Trial | None:
-        """The trial whose best evaluation is the best; of equal ones, the first."""
-        scored = [t for t in self.trials if t.best_metric is not None and t.status != "failed"]
-        return max(scored, key=lambda t: (self.goal.reward(t.best_metric), -t.number), default=None)
+        """The trial whose best evaluation is the best; of equal ones, one that has it from no other, then the first."""
+        scored = [t for t in self.trials if t.best_metric is not None and t.status != "failed" and not t.is_copying]
+        return max(
+            scored, key=lambda t: (self.goal.reward(t.best_metric), t.copied is None, -t.number), default=None
+        )
 
     def told(self) -> list[Told]:
         """For a search that learns."""

@@ -191,6 +191,9 @@ def test_weak_trials_go_on_with_the_weights_of_strong_ones(
         assert groups[0] != groups[1]
         assert trial["reason"] is None or trial["reason"].startswith(("pbt: ", "early_stopping"))
     assert all(t["status"] == "succeeded" and t["step"] == 26 for t in trials.values())
+    best = trials[result["sweep"]["best_trial"]]
+    assert result["metrics"]["validation/loss"] == best["best_metric"]
+    assert best["best_metric"] == min(t["best_metric"] for t in trials.values())
 
 
 def _steps(trial: dict[str, Any]) -> list[int]:

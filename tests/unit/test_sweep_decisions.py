@@ -249,6 +249,38 @@ def test_an_evaluation_that_comes_again_is_not_judged_again(tmp_path: Path) -> N
     json.dumps(told, allow_nan=False)
 
 
+def test_who_copies_has_the_values_of_the_copied_weights_and_the_best_never_copies(tmp_path: Path) -> None:
+    director = director_of(sweep_of(scheduler="pbt", trials=4), tmp_path, [], concurrent=4)
+    trials = director.ledger.trials
+    for number in range(4):
+        assert director.next_trial() == number
+        director.started(number)
+
+    def told(number: int, step: int, loss: float) -> str:
+        return director.evaluated(number, step, step / 10, {"validation/loss": loss})
+
+    assert [told(0, 10, 0.5), told(1, 10, 0.2), told(2, 10, 0.3)] == ["continue"] * 3
+    # The worst now, and yet nobody has been better: its weights are the sweep's so far.
+    assert told(1, 20, 0.9) == "continue"
+    assert told(3, 10, 2.0) == "pause"
+    assert (trials[3].parent, trials[3].best_metric, trials[3].best_step) == (2, 0.3, 10)
+    assert director.ledger.best() is trials[1]
+    # Whom another waits to copy keeps its weights until then, and nobody copies what is not there yet.
+    assert told(2, 20, 3.0) == "pause"
+    assert (trials[2].parent, trials[2].best_metric) == (None, 0.3)
+    director.resume(3)
+    director.resume(2)
+    assert told(0, 20, 0.1) == "continue"
+    assert told(3, 20, 0.4) == "continue"
+    assert told(2, 30, 3.0) == "pause"
+    assert (trials[2].parent, trials[2].best_metric, trials[2].best_step) == (0, 0.1, 20)
+    director.resume(2)
+    assert told(2, 40, 0.7) == "continue"
+    assert director.ledger.best() is trials[0]
+    again = director_of(sweep_of(scheduler="pbt", trials=4), tmp_path, []).ledger
+    assert again.to_dict()["trials"][3]["copied"] == {"donor": 2, "step": 10, "count": 1}
+
+
 def test_a_sweep_of_failures_is_hopeless_and_one_success_is_hope(tmp_path: Path) -> None:
     director = director_of(sweep_of(), tmp_path, [])
     error = NumericError("the loss is not finite", hint="lower lr").as_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from astraml_ray.training.preparation import RunInputs, store_inputs
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.worker import split_reader
 from astraml_ray.tuning.inheritance import inherit
-from astraml_ray.tuning.session import Session
+from astraml_ray.tuning.session import Session, past_records
 from astraml_ray.tuning.sweep import prepare_sweep
 from astraml_ray.tuning.trials import goal_of, trial_inputs
 from tests.conftest import write_dataset
@@ -140,6 +141,9 @@ def test_a_trial_goes_on_from_anothers_weights_with_a_rate_of_its_own(
     mark = {"donor": 0, "step": 8, "count": 1}
     inherit(donor, folder, weak.spec.hyperparams, mark)
     assert weights(folder, 8) == weights(donor, 8) != before
+    assert folder.read("metrics.jsonl") == donor.read("metrics.jsonl")
+    expected = [record for record in past_records(donor) if "validation/loss" in record]
+    assert [record for record in past_records(folder) if "validation/loss" in record] == expected
     session = started(weak, folder)
     list(followed(session, upto=12))
     session.end()
@@ -147,8 +151,8 @@ def test_a_trial_goes_on_from_anothers_weights_with_a_rate_of_its_own(
     theirs = [json.loads(line) for line in donor.read("metrics.jsonl").splitlines()]
     rates = {r["step"]: r["train/learning_rate"] for r in records if "train/learning_rate" in r}
     others = {r["step"]: r["train/learning_rate"] for r in theirs if "train/learning_rate" in r}
-    assert rates[8] * 5 == pytest.approx(others[8])
-    assert 0 < rates[12] < 1e-3 * 0.2
+    assert rates[8] == others[8] == pytest.approx(5e-3 * 0.5 * (1 + math.cos(math.pi * 8 / 13)))
+    assert rates[12] == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 12 / 13)))
     after = weights(folder, 12)
     inherit(donor, folder, weak.spec.hyperparams, mark)
     assert weights(folder, 12) == after

@@ -7,7 +7,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from astraml_ray.errors import AstraError, SpecError
@@ -18,32 +17,15 @@ from astraml_ray.tuning.ledger import Evaluation, Ledger, Trial
 from astraml_ray.tuning.population import Population
 from astraml_ray.tuning.pruning import make_pruner
 from astraml_ray.tuning.space import parameters_of
-from astraml_ray.tuning.trials import trial_id
+from astraml_ray.tuning.trials import Course, trial_id
 
-__all__ = ["SWEEP_FILE", "Answer", "Course", "Director", "trial_folder"]
+__all__ = ["SWEEP_FILE", "Answer", "Director", "trial_folder"]
 
 SWEEP_FILE = "sweep.json"
 _TOLD_EVERY_S = 1.0
 _FAILURES = 3
 
 Answer = Literal["continue", "stop", "pause"]
-
-
-@dataclass(frozen=True)
-class Course:
-    """How long a trial's run is, in evaluations.
-
-    Attributes:
-        evaluations: Of the whole run.
-        step_of: Optimizer steps between two of them.
-    """
-
-    evaluations: int
-    steps: int
-
-    def evaluation_at(self, step: int) -> int:
-        """Which evaluation, from 1, the one at a step is."""
-        return min(self.evaluations, math.ceil(step / self.steps))
 
 
 def trial_folder(folder: RunFolder, number: int) -> RunFolder:
@@ -60,7 +42,6 @@ class Director:
         ledger: Ledger,
         folder: RunFolder,
         tell: Callable[[dict[str, Any]], None],
-        course_of: Callable[[Mapping[str, Any]], Course],
         *,
         document: Mapping[str, Any],
         evaluations: int,
@@ -72,7 +53,6 @@ class Director:
             ledger: What is known; whatever it holds is told again to the rules.
             folder: Of the sweep.
             tell: Takes events.
-            course_of: From a trial's parameters to the length of its run.
             document: The job as it was submitted.
             evaluations: Of the longest trial.
             concurrent: Trials at a time.
@@ -81,12 +61,10 @@ class Director:
         self._sweep = sweep
         self._folder = folder
         self._tell = tell
-        self._course_of = course_of
         self._document = dict(document)
         self.concurrent = concurrent
         self._pruner = make_pruner(sweep, ledger.goal, evaluations)
         self._population = Population(sweep, ledger.goal) if sweep.scheduler == "pbt" else None
-        self._courses: dict[int, Course] = {}
         self._told: dict[int, float] = {}
         self._live: set[int] = set()
         self._paused: set[int] = set()
@@ -151,16 +129,23 @@ class Director:
         trial = self.ledger.trials[number]
         trial.step, trial.epoch = max(step, trial.step), max(epoch, trial.epoch)
 
-    def evaluated(self, number: int, step: int, epoch: float, scores: dict[str, float]) -> Answer:
-        """Judges an evaluation; one that was judged before is answered as then."""
+    def evaluated(self, number: int, step: int, epoch: float, scores: dict[str, float], course: Course) -> Answer:
+        """Judges an evaluation; one that was judged before is answered as then.
+
+        Args:
+            number: Of the trial.
+            step: Of the trial.
+            epoch: Of the trial.
+            scores: All validation metrics.
+            course: Of the trial, by its own number of rows.
+        """
         trial = self.ledger.trials[number]
         if step <= trial.judged:
             return "continue"
-        course = self._course(number)
         raw = scores.get(self.ledger.goal.metric)
         value = raw if raw is not None and math.isfinite(raw) else None
         found = Evaluation(number, step, course.evaluation_at(step), value)
-        self.ledger.add(found, epoch, {name: v for name, v in scores.items() if math.isfinite(v)})
+        self.ledger.add(found, epoch)
         stopped = self._judge(found)
         answer: Answer = "continue"
         if found.evaluation < course.evaluations:
@@ -271,11 +256,6 @@ class Director:
         """Whether a trial's weights may be given up, and the donor has its own already."""
         wanted = any(t.is_copying and t.copied and t.copied["donor"] == trial.number for t in self.ledger.trials)
         return not wanted and not donor.is_copying and self.ledger.best() is not trial
-
-    def _course(self, number: int) -> Course:
-        if number not in self._courses:
-            self._courses[number] = self._course_of(self.ledger.trials[number].parameters)
-        return self._courses[number]
 
     def _end(self, trial: Trial, status: Literal["succeeded", "stopped", "failed"], reason: str | None) -> None:
         trial.rest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from astraml_ray.tuning.space import Told
@@ -64,7 +64,6 @@ class Trial:
     parent: int | None = None
     copied: dict[str, int] | None = None
     judged: int = 0
-    scores: dict[str, float] = field(default_factory=dict)
     since: float | None = field(default=None, repr=False)
 
     @property
@@ -125,7 +124,8 @@ class Ledger:
     def restore(self, data: dict[str, Any]) -> None:
         """Takes what to_dict gave; whoever was running then is to be run again."""
         self._earlier = data["seconds"]
-        self.trials = [Trial(**plain) for plain in data["trials"]]
+        names = {one.name for one in fields(Trial)}
+        self.trials = [Trial(**{k: v for k, v in plain.items() if k in names}) for plain in data["trials"]]
         self.results = [Evaluation(*found) for found in data["results"]]
         for trial in self.trials:
             if not trial.ended:
@@ -146,7 +146,7 @@ class Ledger:
         """Over all trials."""
         return sum(trial.used() for trial in self.trials) * self._cpus / 3600
 
-    def add(self, found: Evaluation, epoch: float, scores: dict[str, float]) -> None:
+    def add(self, found: Evaluation, epoch: float) -> None:
         """Takes an evaluation."""
         trial = self.trials[found.number]
         self.results.append(found)
@@ -156,14 +156,12 @@ class Ledger:
         if found.value is not None and (
             trial.best_metric is None or self.goal.reward(found.value) > self.goal.reward(trial.best_metric)
         ):
-            trial.best_metric, trial.best_step, trial.scores = found.value, found.step, scores
+            trial.best_metric, trial.best_step = found.value, found.step
 
     def best(self) -> Trial | None:
         """The trial whose best evaluation is the best; of equal ones, one that has it from no other, then the first."""
         scored = [t for t in self.trials if t.best_metric is not None and t.status != "failed" and not t.is_copying]
-        return max(
-            scored, key=lambda t: (self.goal.reward(t.best_metric), t.copied is None, -t.number), default=None
-        )
+        return max(scored, key=lambda t: (self.goal.reward(t.best_metric), t.copied is None, -t.number), default=None)
 
     def told(self) -> list[Told]:
         """For a search that learns."""

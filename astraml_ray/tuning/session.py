@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
-
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, micro_batches
 from astraml_ray.errors import AstraError
@@ -28,6 +26,7 @@ from astraml_ray.training.secrets import masked_error, masker_of
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.timetable import Timetable
 from astraml_ray.training.worker import Assignment, fit_model, outcome_record, set_variables, split_reader
+from astraml_ray.tuning.trials import seated
 
 __all__ = ["Session", "Step", "past_records"]
 
@@ -63,7 +62,7 @@ class Session:
             threads: Of torch.
             ship: Takes log lines.
         """
-        self._inputs = inputs
+        self._inputs, self._device = seated(inputs)
         self._folder = folder
         self._threads = threads
         self._ship = ship
@@ -118,7 +117,7 @@ class Session:
 
     def _attempt(self, divisor: int) -> dict[str, Any]:
         inputs, hyper = self._inputs, self._inputs.spec.hyperparams
-        world = World(device=torch.device("cuda", 0) if _has_gpu(inputs) else torch.device("cpu"))
+        world = World(device=self._device)
         timetable = Timetable.of(hyper, inputs.train_rows)
         start = FolderCheckpoints(self._folder, keep=1).latest_progress().step
         assignment = Assignment(inputs, self._folder, None, start, self._threads, divisor=divisor)
@@ -152,10 +151,6 @@ def past_records(folder: RunFolder) -> list[dict[str, Any]]:
     lines = [line for line in folder.read("metrics.jsonl").splitlines(keepends=True) if line.endswith(b"\n")]
     records = [json.loads(line) for line in lines]
     return [r for r in records if r["step"] <= step]
-
-
-def _has_gpu(inputs: RunInputs) -> bool:
-    return inputs.spec.resources.gpus not in (0, "auto")
 
 
 class _Reporter:

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import ray
-import torch
 
 from astraml_ray.errors import AstraError, DataError, Problem, RunStopped
 from astraml_ray.settings import Settings
@@ -28,9 +27,8 @@ from astraml_ray.training.preparation import RunInputs, prepare, store_inputs
 from astraml_ray.training.receipt import build_result, read_result, write_account
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import ValueOf
-from astraml_ray.training.timetable import Timetable
 from astraml_ray.training.worker import Assignment, best_model, publish_model
-from astraml_ray.tuning.director import SWEEP_FILE, Course, Director, trial_folder
+from astraml_ray.tuning.director import SWEEP_FILE, Director, trial_folder
 from astraml_ray.tuning.ledger import Ledger
 from astraml_ray.tuning.places import arrange
 from astraml_ray.tuning.trainable import Shared
@@ -39,6 +37,7 @@ from astraml_ray.tuning.trials import (
     evaluations_of,
     extremes,
     goal_of,
+    seated,
     trial_id,
     trial_inputs,
     watching,
@@ -178,7 +177,6 @@ class _Sweep:
             self._ledger,
             shared.folder,
             self._tell,
-            self._course_of,
             document=shared.document,
             evaluations=max(evaluations_of(self._spec_of(values), self._rows) for values in extremes(sweep)),
             concurrent=concurrent,
@@ -309,16 +307,10 @@ class _Sweep:
         document = {key: value for key, value in self._shared.document.items() if key != "sweep"}
         return watching(parse_spec(with_values(document, values)), self._shared.goal)
 
-    def _course_of(self, values: Mapping[str, Any]) -> Course:
-        spec = self._spec_of(values)
-        timetable = Timetable.of(spec.hyperparams, self._rows)
-        steps = spec.hyperparams.eval_interval().in_steps(timetable.steps_per_epoch)
-        return Course(evaluations_of(spec, self._rows), steps)
-
 
 def _publish(inputs: RunInputs, trial: RunFolder, folder: RunFolder, threads: int) -> dict[str, Any]:
     """Scores the test set with a trial's best model, and writes it as the sweep's."""
-    device = torch.device("cuda", 0) if inputs.spec.resources.gpus not in (0, "auto") else torch.device("cpu")
+    inputs, device = seated(inputs)
     assignment = Assignment(inputs, trial, None, 0, threads)
     model, outcome = best_model(assignment, World(device=device), SilentReporter())
     return {**outcome, "weights_sha256": publish_model(model, inputs, folder)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ray import tune
@@ -21,7 +21,7 @@ from astraml_ray.tuning.director import trial_folder
 from astraml_ray.tuning.inheritance import inherit
 from astraml_ray.tuning.session import Session
 from astraml_ray.tuning.team import TeamSession
-from astraml_ray.tuning.trials import Goal, trial_id, trial_inputs
+from astraml_ray.tuning.trials import Course, Goal, course_of, trial_id, trial_inputs
 
 __all__ = ["Shared", "TrialPlace"]
 
@@ -61,6 +61,7 @@ class TrialPlace(tune.Trainable):  # type: ignore[misc]
         _keep_blocks()
         self._shared = shared
         self._session: Session | TeamSession | None = None
+        self._course: Course | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -74,6 +75,9 @@ class TrialPlace(tune.Trainable):  # type: ignore[misc]
         if self._session is None:
             return self._failed
         told = self._session.next(_STEP_S)
+        if told.kind == "evaluation":
+            assert self._course is not None
+            return _result(told.kind, {**told.record, "course": asdict(self._course)})
         return _result(told.kind, told.record)
 
     def cleanup(self) -> None:
@@ -100,6 +104,7 @@ class TrialPlace(tune.Trainable):  # type: ignore[misc]
         shared, settings = self._shared, load_settings()
         folder = trial_folder(shared.folder, plan["number"])
         inputs = trial_inputs(shared.inputs, shared.document, plan["parameters"], shared.goal, settings)
+        self._course = course_of(inputs)
         if plan["copied"] or not folder.exists("inputs.json"):
             store_inputs(inputs, folder)
         if plan["copied"]:

@@ -17,16 +17,17 @@ from astraml_ray.errors import NumericError
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.sweep import Sweep
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.tuning.director import Course, Director
+from astraml_ray.tuning.director import Director
 from astraml_ray.tuning.ledger import Ledger
 from astraml_ray.tuning.places import arrange
 from astraml_ray.tuning.population import Population, perturbed
 from astraml_ray.tuning.pruning import Verdict, _Standing, make_pruner
 from astraml_ray.tuning.space import Told, parameters_of
-from astraml_ray.tuning.trials import Goal, goal_of, watching
+from astraml_ray.tuning.trials import Course, Goal, goal_of, watching
 
 GOAL = Goal("validation/loss", lower=True)
 WHOLE = 16
+COURSE = Course(WHOLE, 10)
 
 
 def sweep_of(**fields: Any) -> Sweep:
@@ -159,7 +160,6 @@ def director_of(sweep: Sweep, folder: Path, events: list[dict[str, Any]], *, con
         ledger,
         RunFolder(str(folder)),
         events.append,
-        lambda values: Course(WHOLE, 10),
         document={},
         evaluations=WHOLE,
         concurrent=concurrent,
@@ -192,7 +192,7 @@ class Pretended:
                 self.saved[number] -= 10
                 return director
             answered += 1
-            if director.evaluated(number, step, step / 10, {"validation/loss": loss}) == "stop":
+            if director.evaluated(number, step, step / 10, {"validation/loss": loss}, COURSE) == "stop":
                 del self.running[number]
             elif step == WHOLE * 10:
                 director.finished(number, "completed", step)
@@ -233,10 +233,10 @@ def test_an_evaluation_that_comes_again_is_not_judged_again(tmp_path: Path) -> N
     assert (first, second) == (0, 1)
     for number in (0, 1):
         director.started(number)
-    assert director.evaluated(0, 10, 1.0, {"validation/loss": 0.5}) == "continue"
-    assert director.evaluated(0, 10, 1.0, {"validation/loss": 0.4}) == "continue"
+    assert director.evaluated(0, 10, 1.0, {"validation/loss": 0.5}, COURSE) == "continue"
+    assert director.evaluated(0, 10, 1.0, {"validation/loss": 0.4}, COURSE) == "continue"
     assert director.ledger.trials[0].metric == 0.5
-    assert director.evaluated(1, 10, 1.0, {"validation/loss": float("inf")}) == "stop"
+    assert director.evaluated(1, 10, 1.0, {"validation/loss": float("inf")}, COURSE) == "stop"
     told = [event["trial"] for event in events][-1]
     assert (told["status"], told["rung"], told["metric"], told["history"]) == ("stopped", 1, None, [[10, None]])
     assert told["reason"] == "asha_rung_1: nothing finite is worse than the 0.5 that rung 1 asks for"
@@ -257,7 +257,7 @@ def test_who_copies_has_the_values_of_the_copied_weights_and_the_best_never_copi
         director.started(number)
 
     def told(number: int, step: int, loss: float) -> str:
-        return director.evaluated(number, step, step / 10, {"validation/loss": loss})
+        return director.evaluated(number, step, step / 10, {"validation/loss": loss}, COURSE)
 
     assert [told(0, 10, 0.5), told(1, 10, 0.2), told(2, 10, 0.3)] == ["continue"] * 3
     # The worst now, and yet nobody has been better: its weights are the sweep's so far.
@@ -302,7 +302,7 @@ def test_a_budget_and_the_order_of_places(tmp_path: Path) -> None:
     director = director_of(sweep_of(budget={"time": "0.001s"}), tmp_path, [], concurrent=2)
     assert [director.next_trial() for _ in range(3)] == [0, 1, None]
     director.started(0)
-    director.evaluated(0, 10, 1.0, {"validation/loss": 0.5})
+    director.evaluated(0, 10, 1.0, {"validation/loss": 0.5}, COURSE)
     assert director.used_up()
     director.close(None, budget=True)
     assert [(t.status, t.reason) for t in director.ledger.trials] == [("stopped", "budget_used")] * 2

@@ -121,7 +121,7 @@ def test_what_a_value_changes_is_prepared_anew_and_the_rest_is_shared(
     assert rate.tokenizer is inputs.tokenizer
     short = of_trial(inputs, document, hyperparams__max_length=16)
     assert (short.encoder.max_length, inputs.encoder.max_length) == (16, 32)
-    assert short.manifest is inputs.manifest
+    assert short.manifest.splits is inputs.manifest.splits
     sweep = {"parameters": {"model.name": {"choice": ["tiny-bert", "./nowhere"]}}}
     with pytest.raises(AstraError, match=r"with model.name='./nowhere'") as caught:
         prepare_sweep(parse_spec({**document, "sweep": sweep}), load_settings())

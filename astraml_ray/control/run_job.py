@@ -28,8 +28,8 @@ from astraml_ray.training.runner import Watcher, run_attempts, start_run
 from astraml_ray.training.secrets import dataset_secret
 from astraml_ray.training.stop import Stop
 from astraml_ray.training.timetable import Timetable
-from astraml_ray.tuning.director import SWEEP_FILE
 from astraml_ray.tuning.fork import continue_sweep
+from astraml_ray.tuning.journal import SWEEP_FILE
 from astraml_ray.tuning.sweep import begin_sweep, prepare_sweep, run_sweep
 
 __all__ = ["RunJob"]

@@ -9,19 +9,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+from astraml_ray.data.masking import Masker, mask_data
 from astraml_ray.errors import AstraError, SpecError
 from astraml_ray.spec.sweep import Sweep
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.stop import StopMode
+from astraml_ray.tuning.journal import Journal
 from astraml_ray.tuning.ledger import Evaluation, Ledger, Trial
 from astraml_ray.tuning.population import Population
 from astraml_ray.tuning.pruning import make_pruner
 from astraml_ray.tuning.space import parameters_of
 from astraml_ray.tuning.trials import Course, trial_id
 
-__all__ = ["SWEEP_FILE", "Answer", "Director", "trial_folder"]
+__all__ = ["Answer", "Director", "trial_folder"]
 
-SWEEP_FILE = "sweep.json"
 _TOLD_EVERY_S = 1.0
 _FAILURES = 3
 
@@ -40,28 +41,31 @@ class Director:
         self,
         sweep: Sweep,
         ledger: Ledger,
+        journal: Journal,
         folder: RunFolder,
         tell: Callable[[dict[str, Any]], None],
         *,
-        document: Mapping[str, Any],
         evaluations: int,
         concurrent: int,
+        masker: Masker,
     ) -> None:
         """
         Args:
             sweep: Of the job.
             ledger: What is known; whatever it holds is told again to the rules.
+            journal: Keeps the ledger.
             folder: Of the sweep.
             tell: Takes events.
-            document: The job as it was submitted.
             evaluations: Of the longest trial.
             concurrent: Trials at a time.
+            masker: Takes the job's secrets out of errors: they are written down, and told.
         """
         self.ledger = ledger
         self._sweep = sweep
+        self._journal = journal
+        self._masker = masker
         self._folder = folder
         self._tell = tell
-        self._document = dict(document)
         self.concurrent = concurrent
         self._pruner = make_pruner(sweep, ledger.goal, evaluations)
         self._population = Population(sweep, ledger.goal) if sweep.scheduler == "pbt" else None
@@ -83,8 +87,9 @@ class Director:
         elif len(self.ledger.trials) < self._sweep.count:
             number = len(self.ledger.trials)
             parameters = parameters_of(self._sweep, number, self.ledger.told())
-            self.ledger.trials.append(Trial(number, parameters))
-            self.save()
+            trial = Trial(number, parameters)
+            self.ledger.trials.append(trial)
+            self._journal.add(self.ledger, trial)
         else:
             return None
         self._live.add(number)
@@ -120,7 +125,7 @@ class Director:
         trial.status = "running"
         trial.started_at = trial.started_at or time.time()
         trial.since = time.monotonic()
-        self.save()
+        self._journal.add(self.ledger, trial)
         values = ", ".join(f"{path}={json.dumps(value)}" for path, value in trial.parameters.items())
         self._tell_trial(trial, f"{trial_id(number)} {'starts' if anew else 'goes on'}: {values}")
 
@@ -154,7 +159,7 @@ class Director:
                 answer = "stop"
             elif self._population is not None and self._population.is_turn(found.evaluation):
                 answer = self._exchange(trial, found)
-        self.save()
+        self._journal.add(self.ledger, trial, found)
         shown = "not finite" if value is None else f"{value:.4f}"
         what = f"{trial_id(number)} step {step}: {self.ledger.goal.metric} {shown}"
         if answer == "stop":
@@ -170,34 +175,48 @@ class Director:
         trial = self.ledger.trials[number]
         trial.step = step
         self._end(trial, "succeeded", None if reason == "completed" else reason)
-        self.save()
+        self._journal.add(self.ledger, trial)
         best = "" if trial.best_metric is None else f", {self.ledger.goal.metric} {trial.best_metric:.4f}"
         self._tell_trial(trial, f"{trial_id(number)} is done after {step} steps{best}")
 
     def failed(self, number: int, error: dict[str, Any]) -> None:
         """A trial has failed, for good."""
         trial = self.ledger.trials[number]
+        error = mask_data(error, self._masker)
         trial.error = error
         self._end(trial, "failed", str(error.get("code")))
-        self.save()
+        self._journal.add(self.ledger, trial)
         self._tell_trial(trial, f"{trial_id(number)} failed: {error.get('message')}")
 
     def interrupted(self, number: int) -> None:
         """A trial has lost its place, and will get another."""
         self.ledger.trials[number].rest()
 
-    def close(self, mode: StopMode | None, *, budget: bool) -> None:
-        """The sweep ends: so do the trials that still run."""
+    def end_reason(self, mode: StopMode | None) -> str | None:
+        """Why the sweep ends as it stands: `completed`, or what cuts it short; None if there is nothing.
+
+        Args:
+            mode: How it was asked to stop, if it was.
+        """
+        if self.is_over:
+            cut = any(trial.reason == "budget_used" for trial in self.ledger.trials)
+            return "budget_used" if cut else "completed"
+        if mode is not None:
+            return "stopped_keep_best" if mode == "keep_best" else "stopped"
+        return "budget_used" if self.used_up() else None
+
+    def close(self, why: str | None) -> None:
+        """The sweep ends: so do the trials that still run, for that reason; None leaves them for another time."""
         for trial in self.ledger.trials:
             if trial.ended:
                 continue
             trial.rest()
-            if mode == "now":
+            if why is None:
                 trial.status = "cancelled"
             else:
-                self._end(trial, "stopped", "budget_used" if budget else "stopped_keep_best")
+                self._end(trial, "stopped", why)
             self._tell_trial(trial, f"{trial_id(trial.number)} is stopped at step {trial.step}")
-        self.save()
+        self._journal.save(self.ledger)
 
     def hopeless(self) -> AstraError | None:
         """Why the sweep should end now as failed: as good as all of its trials do."""
@@ -217,11 +236,6 @@ class Director:
         """Whether the budget is."""
         budget, ledger = self._sweep.budget, self.ledger
         return budget is not None and budget.used_up(gpu_hours=ledger.gpu_hours, seconds=ledger.seconds)
-
-    def save(self) -> None:
-        """Writes the ledger down."""
-        data = {"version": 1, "document": self._document, **self.ledger.to_dict()}
-        self._folder.write(SWEEP_FILE, json.dumps(data, separators=(",", ":")).encode())
 
     def records(self) -> list[dict[str, Any]]:
         """All trials as they are told."""

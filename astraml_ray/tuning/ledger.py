@@ -34,6 +34,10 @@ class Evaluation:
     evaluation: int
     value: float | None
 
+    def to_list(self) -> list[Any]:
+        """Plain JSON data."""
+        return [self.number, self.step, self.evaluation, self.value]
+
 
 @dataclass
 class Trial:
@@ -85,6 +89,12 @@ class Trial:
         self.epoch, self.metric = donor.epoch, donor.metric
         self.best_metric, self.best_step = donor.best_metric, donor.best_step
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        plain = asdict(self) | {"seconds": self.used()}
+        del plain["since"]
+        return plain
+
     def used(self) -> float:
         """Seconds that it had a place to train in."""
         return self.seconds + (time.monotonic() - self.since if self.since is not None else 0.0)
@@ -106,6 +116,7 @@ class Ledger:
         self.goal = goal
         self.trials: list[Trial] = []
         self.results: list[Evaluation] = []
+        self._points: dict[int, list[list[Any]]] = {}
         self._cpus = cpus
         self._gpus = gpus
         self._earlier = 0.0
@@ -113,23 +124,27 @@ class Ledger:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        trials = []
-        for trial in self.trials:
-            plain = asdict(trial) | {"seconds": trial.used()}
-            del plain["since"]
-            trials.append(plain)
-        results = [[found.number, found.step, found.evaluation, found.value] for found in self.results]
-        return {"seconds": self.seconds, "trials": trials, "results": results}
+        return {
+            "seconds": self.seconds,
+            "trials": [trial.to_dict() for trial in self.trials],
+            "results": [found.to_list() for found in self.results],
+        }
 
     def restore(self, data: dict[str, Any]) -> None:
         """Takes what to_dict gave; whoever was running then is to be run again."""
         self._earlier = data["seconds"]
         names = {one.name for one in fields(Trial)}
         self.trials = [Trial(**{k: v for k, v in plain.items() if k in names}) for plain in data["trials"]]
-        self.results = [Evaluation(*found) for found in data["results"]]
+        for found in data["results"]:
+            self._take(Evaluation(*found))
         for trial in self.trials:
             if not trial.ended:
                 trial.status = "pending"
+
+    @property
+    def size(self) -> float:
+        """How much there is to write, in trials: of results, ten take about as much room."""
+        return len(self.trials) + len(self.results) / 10
 
     @property
     def seconds(self) -> float:
@@ -149,7 +164,7 @@ class Ledger:
     def add(self, found: Evaluation, epoch: float) -> None:
         """Takes an evaluation."""
         trial = self.trials[found.number]
-        self.results.append(found)
+        self._take(found)
         trial.judged = trial.step = found.step
         trial.epoch = epoch
         trial.metric = found.value
@@ -196,8 +211,12 @@ class Ledger:
             "parent": None if trial.parent is None else trial_id(trial.parent),
         }
 
+    def _take(self, found: Evaluation) -> None:
+        self.results.append(found)
+        self._points.setdefault(found.number, []).append([found.step, found.value])
+
     def _history(self, number: int) -> Iterator[list[Any]]:
         """Its evaluations; of many, as many as a chart takes, the last one among them."""
-        points = [[found.step, found.value] for found in self.results if found.number == number]
+        points = self._points.get(number, [])
         stride = max(1, math.ceil(len(points) / _MAX_POINTS))
         yield from points[(len(points) - 1) % stride :: stride] if points else []

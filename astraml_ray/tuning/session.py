@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, micro_batches
@@ -28,11 +28,12 @@ from astraml_ray.training.timetable import Timetable
 from astraml_ray.training.worker import Assignment, fit_model, outcome_record, set_variables, split_reader
 from astraml_ray.tuning.trials import seated
 
-__all__ = ["Session", "Step", "past_records"]
+__all__ = ["Session", "Step", "past_records", "within_memory"]
 
 _LOG = logging.getLogger(__name__)
 _AHEAD = 2
 
+Made = TypeVar("Made")
 Ship = Callable[[list[dict[str, Any]]], None]
 
 
@@ -102,18 +103,12 @@ class Session:
                 self._steps.put(Step("failed", found.as_dict()))
 
     def _train(self) -> dict[str, Any]:
-        """Trains to the end; memory that ran out is answered as in any run, by smaller micro-batches."""
-        hyper, failures = self._inputs.spec.hyperparams, list[AttemptFailure]()
-        while True:
-            try:
-                return self._attempt(divisor_after(failures))
-            except AstraError as error:
-                step = FolderCheckpoints(self._folder, keep=1).latest_progress().step
-                failures.append(AttemptFailure(error.code, error.message, step))
-                answer = decide(error, failures, max_retries=0, micro_rows=hyper.batch_size)
-                if not answer.retry:
-                    raise
-                _LOG.warning("%s", answer.message)
+        """Trains to the end."""
+
+        def step() -> int:
+            return FolderCheckpoints(self._folder, keep=1).latest_progress().step
+
+        return within_memory(self._attempt, rows=self._inputs.spec.hyperparams.batch_size, step=step)
 
     def _attempt(self, divisor: int) -> dict[str, Any]:
         inputs, hyper = self._inputs, self._inputs.spec.hyperparams
@@ -141,6 +136,29 @@ class Session:
         with streams, self._reporter.recording(Recorder(self._folder, step=start)):
             outcome = fit_model(assignment, world, self._reporter, batches=batches, reader=reader)[1]
         return outcome_record(outcome, timetable)
+
+
+def within_memory(work: Callable[[int], Made], *, rows: int, step: Callable[[], int] = int) -> Made:
+    """What work makes; memory that runs out is answered as in any run, by smaller micro-batches.
+
+    Args:
+        work: Takes the divisor of the micro-batches.
+        rows: Of a micro-batch that is not divided.
+        step: Where the work goes on from, after a failure.
+
+    Raises:
+        AstraError: What failed, if smaller micro-batches do not help.
+    """
+    failures: list[AttemptFailure] = []
+    while True:
+        try:
+            return work(divisor_after(failures))
+        except AstraError as error:
+            failures.append(AttemptFailure(error.code, error.message, step()))
+            answer = decide(error, failures, max_retries=0, micro_rows=rows)
+            if not answer.retry:
+                raise
+            _LOG.warning("%s", answer.message)
 
 
 def past_records(folder: RunFolder) -> list[dict[str, Any]]:

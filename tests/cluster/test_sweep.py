@@ -27,6 +27,7 @@ from astraml_ray.training.orphans import wait_until
 from astraml_ray.training.preparation import load_inputs
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.stop import Stop
+from astraml_ray.tuning.journal import read_sweep
 from astraml_ray.tuning.ledger import Evaluation
 from astraml_ray.tuning.pruning import make_pruner
 from astraml_ray.tuning.sweep import begin_sweep, prepare_sweep, run_sweep
@@ -89,7 +90,7 @@ def assert_nothing_is_left() -> None:
 
 def same_decisions(folder: Path, trials: list[dict[str, Any]]) -> None:
     """Whether the trials ended as one undisturbed pruner, told the same evaluations, would have had it."""
-    saved = json.loads((folder / "sweep.json").read_text())
+    saved = read_sweep(RunFolder(str(folder)))
     spec = parse_spec(saved["document"])
     assert spec.sweep is not None
     rows = load_inputs(RunFolder(str(folder))).train_rows
@@ -291,7 +292,7 @@ def test_a_killed_driver_goes_on_where_it_was(document: dict[str, Any], tmp_path
     command.read_until("t0003 starts")
     command.process.kill()
     command.finish()
-    before = json.loads((folder / "sweep.json").read_text())
+    before = read_sweep(RunFolder(str(folder)))
     ended = [t for t in before["trials"] if t["status"] in ("succeeded", "stopped")]
     assert ended
     code, out, err = Command.run("run", "--resume", str(folder), "--output", "json")
@@ -303,7 +304,7 @@ def test_a_killed_driver_goes_on_where_it_was(document: dict[str, Any], tmp_path
         now = after[trial["number"]]
         assert (now["ended_at"], now["seconds"]) == (trial["ended_at"], pytest.approx(trial["seconds"], abs=0.001))
         assert f"t{trial['number']:04d} goes on" not in err
-    kept = json.loads((folder / "sweep.json").read_text())["results"]
+    kept = json.loads((folder / "sweep.json").read_text())["results"]  # the whole, as nothing changes any more
     assert kept[: len(before["results"])] == before["results"]
     assert len({(number, step) for number, step, *_ in kept}) == len(kept)
     expected = parse_spec(before["document"]).sweep

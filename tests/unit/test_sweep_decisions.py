@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
+from astraml_ray.data.masking import Masker
 from astraml_ray.errors import NumericError
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.sweep import Sweep
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.tuning.director import Director
+from astraml_ray.tuning.journal import SWEEP_FILE, Journal, read_sweep
 from astraml_ray.tuning.ledger import Ledger
 from astraml_ray.tuning.places import arrange
 from astraml_ray.tuning.population import Population, perturbed
@@ -151,18 +154,20 @@ def test_a_population_copies_the_strong_and_changes_a_little() -> None:
 
 
 def director_of(sweep: Sweep, folder: Path, events: list[dict[str, Any]], *, concurrent: int = 3) -> Director:
-    file = folder / "sweep.json"
+    place, state = RunFolder(str(folder)), dict[str, Any]()
     ledger = Ledger(GOAL, cpus=1.0, gpus=0.5)
-    if file.exists():
-        ledger.restore(json.loads(file.read_text()))
+    if place.exists(SWEEP_FILE):
+        state = read_sweep(place)
+        ledger.restore(state)
     return Director(
         sweep,
         ledger,
-        RunFolder(str(folder)),
+        Journal(place, state),
+        place,
         events.append,
-        document={},
         evaluations=WHOLE,
         concurrent=concurrent,
+        masker=Masker({"token": "correct-horse"}),
     )
 
 
@@ -298,13 +303,51 @@ def test_a_sweep_of_failures_is_hopeless_and_one_success_is_hope(tmp_path: Path)
     assert director.hopeless() is None
 
 
+def test_no_secret_of_a_trials_error_is_written_or_told(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    director = director_of(sweep_of(), tmp_path, events)
+    for number in range(3):
+        director.next_trial()
+        director.started(number)
+        error = NumericError("denied to correct-horse", param="s3://correct-horse@b", hint="ask").as_dict()
+        director.failed(number, error)
+    director.close(None)
+    written = "".join(file.read_text() for file in tmp_path.rglob("*.json"))
+    assert "denied to ***" in written
+    for text in (written, json.dumps([*events, director.records()]), str(director.hopeless())):
+        assert "correct-horse" not in text
+
+
+def test_a_sweep_says_why_it_ends(tmp_path: Path) -> None:
+    unbounded = director_of(sweep_of(trials=2), tmp_path / "a", [])
+    assert unbounded.next_trial() == 0
+    unbounded.started(0)
+    assert unbounded.end_reason(None) is None
+    assert (unbounded.end_reason("keep_best"), unbounded.end_reason("now")) == ("stopped_keep_best", "stopped")
+    # Between two trials nothing runs that could be told to stop.
+    unbounded.finished(0, "completed", 160)
+    assert unbounded.end_reason("keep_best") == "stopped_keep_best"
+    unbounded.next_trial()
+    unbounded.started(1)
+    unbounded.finished(1, "completed", 160)
+    assert [unbounded.end_reason(mode) for mode in (None, "keep_best")] == ["completed"] * 2
+    bounded = director_of(sweep_of(trials=1, budget={"time": "0.001s"}), tmp_path / "b", [])
+    bounded.next_trial()
+    bounded.started(0)
+    time.sleep(0.002)
+    assert bounded.end_reason(None) == "budget_used"
+    bounded.close("budget_used")
+    assert director_of(sweep_of(trials=1), tmp_path / "b", []).end_reason(None) == "budget_used"
+
+
 def test_a_budget_and_the_order_of_places(tmp_path: Path) -> None:
     director = director_of(sweep_of(budget={"time": "0.001s"}), tmp_path, [], concurrent=2)
     assert [director.next_trial() for _ in range(3)] == [0, 1, None]
     director.started(0)
     director.evaluated(0, 10, 1.0, {"validation/loss": 0.5}, COURSE)
     assert director.used_up()
-    director.close(None, budget=True)
+    assert director.end_reason(None) == "budget_used"
+    director.close("budget_used")
     assert [(t.status, t.reason) for t in director.ledger.trials] == [("stopped", "budget_used")] * 2
     best = director.ledger.best()
     assert best is not None

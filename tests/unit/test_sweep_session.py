@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 from astraml_ray.data.microbatches import local_blocks
 from astraml_ray.errors import AstraError
@@ -21,7 +22,7 @@ from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.worker import split_reader
 from astraml_ray.tuning.inheritance import inherit
 from astraml_ray.tuning.session import Session, past_records
-from astraml_ray.tuning.sweep import prepare_sweep
+from astraml_ray.tuning.sweep import _publish, prepare_sweep
 from astraml_ray.tuning.trials import goal_of, trial_inputs
 from tests.conftest import write_dataset
 
@@ -156,6 +157,38 @@ def test_a_trial_goes_on_from_anothers_weights_with_a_rate_of_its_own(
     after = weights(folder, 12)
     inherit(donor, folder, weak.spec.hyperparams, mark)
     assert weights(folder, 12) == after
+
+
+class Read(RunFolder):
+    """Knows which files were read whole."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.names_read: list[str] = []
+
+    def read(self, name: str) -> bytes:
+        self.names_read.append(name)
+        return super().read(name)
+
+
+def test_the_best_weights_are_published_without_reading_what_only_training_takes(
+    inputs: RunInputs, document: dict[str, Any], tmp_path: Path
+) -> None:
+    trial, folder = of_trial(inputs, document, hyperparams__lr=5e-3), Read(str(tmp_path / "trial"))
+    session = started(trial, folder)
+    list(followed(session))
+    session.end()
+    progress = FolderCheckpoints(folder, keep=9).latest_progress()
+    folder.names_read.clear()
+    outcome = _publish(trial, folder, RunFolder(str(tmp_path / "sweep")), 1)
+    assert [name for name in folder.names_read if name.endswith((".safetensors", ".pt"))] == [
+        f"checkpoints/step-{progress.step:09d}/model.safetensors"
+    ]
+    assert (outcome["best_step"], outcome["steps"]) == (13, 13)
+    published = safetensors.torch.load_file(tmp_path / "sweep" / "model" / "model.safetensors")
+    assert "test/accuracy" in outcome["metrics"]
+    best = safetensors.torch.load(weights(folder, 13))
+    assert all(bool((best[name] == tensor).all()) for name, tensor in published.items())
 
 
 def test_a_trial_that_fails_tells_why_and_leaves_the_place_usable(

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from astraml_ray.errors import Problem, SpecError
+from astraml_ray.spec.documents import changed
 from astraml_ray.spec.sweep import Distribution, Sweep
 
-__all__ = ["combinations", "sweep_problems", "with_values"]
+__all__ = ["combinations", "sweep_problems"]
 
 _FIXED: Mapping[str, str] = {
     "api_version": "a sweep is of one version",
@@ -60,7 +61,7 @@ def sweep_problems(sweep: Sweep, document: Mapping[str, Any], parse: Parse, know
     if problems:
         return problems
     for values in combinations(sweep):
-        found = _first_problem(with_values(base, values), parse)
+        found = _first_problem(changed(base, values), parse)
         if found is not None:
             told = ", ".join(f"{path}={json.dumps(value)}" for path, value in values.items())
             return [Problem("/sweep/parameters", f"together, {told} are no job: {found.param}: {found.message}")]
@@ -74,22 +75,6 @@ def combinations(sweep: Sweep) -> Iterator[dict[str, Any]]:
         yield {path: found.at(share) for path, found in sweep.parameters.items()}
     for number in range(_COMBINATIONS):
         yield {path: d.at(sweep.keyed("check", number, path).random()) for path, d in sweep.parameters.items()}
-
-
-def with_values(document: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a document with values (dotted path -> value) in it; what is null on the way becomes a mapping."""
-    copy: dict[str, Any] = json.loads(json.dumps(document, default=str))
-    for path, value in values.items():
-        *parents, last = path.split(".")
-        place = copy
-        for depth, name in enumerate(parents):
-            child = place.get(name)
-            if isinstance(child, str) and depth == 0 and name in ("dataset", "model"):
-                child = {"path" if name == "dataset" else "name": child}
-            place[name] = child = child if isinstance(child, dict) else {}
-            place = child
-        place[last] = value
-    return copy
 
 
 def _of_path(path: str, sweep: Sweep, known: list[str]) -> list[Problem]:
@@ -116,7 +101,7 @@ def _of_path(path: str, sweep: Sweep, known: list[str]) -> list[Problem]:
 def _of_values(path: str, distribution: Distribution, base: Mapping[str, Any], parse: Parse) -> list[Problem]:
     problems: dict[Problem, None] = {}
     for value in distribution.probes():
-        found = _first_problem(with_values(base, {path: value}), parse)
+        found = _first_problem(changed(base, {path: value}), parse)
         if found is not None:
             problems[Problem(_pointer(path), f"{json.dumps(value)} is not valid: {found.message}", found.hint)] = None
             if distribution.choice is None:

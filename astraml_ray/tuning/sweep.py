@@ -14,10 +14,10 @@ import torch
 from astraml_ray.errors import AstraError, DataError, InfrastructureError, Problem, RunStopped
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
+from astraml_ray.spec.documents import changed
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.placement import Placement
 from astraml_ray.spec.sweep import Sweep
-from astraml_ray.spec.sweep_checks import with_values
 from astraml_ray.training.attempt import Watcher, run_channel
 from astraml_ray.training.channel import SilentReporter
 from astraml_ray.training.collectives import World
@@ -303,7 +303,7 @@ class _Sweep:
 
     def _spec_of(self, values: Mapping[str, Any]) -> JobSpec:
         document = {key: value for key, value in self._shared.document.items() if key != "sweep"}
-        return watching(parse_spec(with_values(document, values)), self._shared.goal)
+        return watching(parse_spec(changed(document, values)), self._shared.goal)
 
 
 def _publish(inputs: RunInputs, trial: RunFolder, folder: RunFolder, threads: int) -> dict[str, Any]:

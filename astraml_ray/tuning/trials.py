@@ -12,10 +12,10 @@ import torch
 from astraml_ray.errors import AstraError
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
+from astraml_ray.spec.documents import changed
 from astraml_ray.spec.hyperparams import EarlyStopping
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.sweep import Sweep
-from astraml_ray.spec.sweep_checks import with_values
 from astraml_ray.training.preparation import RunInputs, placed, prepare
 from astraml_ray.training.timetable import Timetable
 
@@ -128,7 +128,7 @@ def trial_inputs(
         AstraError: The values make no run; `check_preparation` finds that out beforehand.
     """
     plain = {key: value for key, value in document.items() if key != "sweep"}
-    asked, before, base = parse_spec(with_values(plain, values)), parse_spec(plain), inputs.spec
+    asked, before, base = parse_spec(changed(plain, values)), parse_spec(plain), inputs.spec
     spec = watching(asked, goal)
     # An earlier job may have had other secrets: this one's are given.
     dataset = spec.dataset.model_copy(update={"credentials": base.dataset.credentials})

@@ -17,7 +17,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from astraml_ray.data.masking import Masker
 from astraml_ray.errors import NumericError
 from astraml_ray.spec.loading import parse_spec
-from astraml_ray.spec.sweep import Sweep
+from astraml_ray.spec.sweep import Distribution, Sweep
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.tuning.director import Director
 from astraml_ray.tuning.journal import SWEEP_FILE, Journal, read_sweep
@@ -151,6 +151,9 @@ def test_a_population_copies_the_strong_and_changes_a_little() -> None:
     assert perturbed(found, 1e-3, 0.9, 0.1) == pytest.approx(0.8e-3)
     assert perturbed(found, 1e-2, 0.9, 0.9) == 1e-2
     assert perturbed(found, 1e-2, 0.1, 0.5) == found.at(0.5)
+    whole = Distribution(int_uniform=[3, 31, 7])
+    tried = [perturbed(whole, value, 0.9, share) for value in (3, 17, 31) for share in (0.1, 0.9)]
+    assert tried == [3, 3, 17, 17, 24, 31]
 
 
 def director_of(sweep: Sweep, folder: Path, events: list[dict[str, Any]], *, concurrent: int = 3) -> Director:

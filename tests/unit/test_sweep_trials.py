@@ -10,8 +10,8 @@ import torch
 
 from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.settings import load_settings
+from astraml_ray.spec.documents import changed
 from astraml_ray.spec.loading import parse_spec
-from astraml_ray.spec.sweep_checks import with_values
 from astraml_ray.training.preparation import RunInputs, prepare
 from astraml_ray.tuning.sweep import prepare_sweep
 from astraml_ray.tuning.trials import _UNREAD, Course, course_of, goal_of, seated, trial_inputs, watching
@@ -73,7 +73,7 @@ def told(inputs: RunInputs) -> tuple[Any, ...]:
 def test_what_no_preparation_reads_makes_none_different(words: dict[str, Any]) -> None:
     assert set(OTHERS) == _UNREAD
     base = prepare(parse_spec(words), load_settings())[0]
-    together = prepare(parse_spec(with_values(words, OTHERS)), load_settings())[0]
+    together = prepare(parse_spec(changed(words, OTHERS)), load_settings())[0]
     assert told(together) == told(base)
     assert together.spec != base.spec
 
@@ -93,7 +93,7 @@ def test_what_no_preparation_reads_makes_none_different(words: dict[str, Any]) -
 )
 def test_a_trial_is_what_a_run_of_its_values_would_be(words: dict[str, Any], values: dict[str, Any]) -> None:
     inputs, document = swept(words, "hyperparams.lr", 1e-3, 1e-4)
-    found, alone = trial(inputs, document, values), prepare(parse_spec(with_values(words, values)), load_settings())[0]
+    found, alone = trial(inputs, document, values), prepare(parse_spec(changed(words, values)), load_settings())[0]
     assert told(found) == told(alone)
     assert found.spec == watching(alone.spec, goal_of(parse_spec(document)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -69,11 +70,18 @@ def sweep_problems(sweep: Sweep, document: Mapping[str, Any], parse: Parse, know
 
 
 def combinations(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    """Some values together: all the first, all the last, and some at random."""
+    """Values together: all, or of many all the first, all the last, and those of trials or drawn like them."""
+    lists = [found.probes() for found in sweep.parameters.values()]
+    if math.prod(map(len, lists)) <= _COMBINATIONS:
+        for values in itertools.product(*lists):
+            yield dict(zip(sweep.parameters, values, strict=True))
+        return
     shares = [0.0, math.nextafter(1.0, 0.0)]
     for share in shares:
         yield {path: found.at(share) for path, found in sweep.parameters.items()}
     for number in range(_COMBINATIONS):
+        if sweep.kind != "optuna" and number < sweep.count:
+            yield sweep.point(number)
         yield {path: d.at(sweep.keyed("check", number, path).random()) for path, d in sweep.parameters.items()}
 
 

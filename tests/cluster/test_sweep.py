@@ -212,9 +212,24 @@ def test_trials_of_several_workers_fill_the_cluster_and_do_not_wait_for_each_oth
     run.begin({**document, "hyperparams": hyper, "resources": resources, "sweep": sweep})
     result = run.run(cores)
     assert_nothing_is_left()
-    assert result["sweep"]["trials"][0]["status"] == "succeeded"
-    assert all(t["history"] for t in result["sweep"]["trials"])
+    trials = {t["trial_id"]: t for t in result["sweep"]["trials"]}
+    for trial in trials.values():
+        assert (trial["status"], trial["step"], trial["reason"]) == ("succeeded", 13, None)
+        assert [step for step, _ in trial["history"]] == [5, 10, 13]
+        place = Path(trial["run_path"])
+        spec = parse_spec(parse_document((place / "spec.yaml").read_text(), source="spec.yaml"))
+        assert spec.resources.workers == 2
+        assert spec.hyperparams.lr == trial["parameters"]["hyperparams.lr"]
+        records = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+        scored = [[r["step"], r["validation/loss"]] for r in records if "validation/loss" in r]
+        assert scored == trial["history"]
     assert result["workers"] == 2
+    best = trials[result["sweep"]["best_trial"]]
+    assert result["metrics"]["validation/loss"] == best["best_metric"] == min(t["best_metric"] for t in trials.values())
+    kept = Path(best["run_path"]) / "checkpoints" / f"step-{best['best_step']:09d}" / "model.safetensors"
+    published = safetensors.torch.load_file(Path(result["model_path"]) / "model.safetensors")
+    weights = safetensors.torch.load_file(kept)
+    assert all(bool((published[name] == weights[name]).all()) for name in published)
 
 
 def test_a_job_of_the_service_is_stopped_and_another_goes_on_with_it(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from astraml_ray.access.quotas import Quota
@@ -136,10 +137,14 @@ def stop_mode(job: JobRecord, now: float) -> str | None:
 
 def trials_wanted(spec: Mapping[str, Any]) -> int:
     """How many trials a job may have at once: as its sweep says, else all of them; 1 without a sweep."""
-    if not spec.get("sweep"):
-        return 1
+    return _most_at_once(json.dumps(spec["sweep"])) if spec.get("sweep") else 1
+
+
+@lru_cache(maxsize=1024)
+def _most_at_once(sweep: str) -> int:
+    """Of a sweep as JSON: jobs that wait are looked at again and again."""
     try:
-        return Sweep.model_validate_json(json.dumps(spec["sweep"])).most_at_once
+        return Sweep.model_validate_json(sweep).most_at_once
     except ValueError:
         return 1  # an earlier release took it; its runner says what is wrong with it now, and nobody else waits for it
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ray import tune
 
+from astraml_ray.data.masking import mask_data
 from astraml_ray.errors import AstraError
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.placement import Placement
@@ -17,6 +18,7 @@ from astraml_ray.training.channel import line_shipper
 from astraml_ray.training.failures import classify
 from astraml_ray.training.preparation import RunInputs, store_inputs
 from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.secrets import masker_of
 from astraml_ray.tuning.director import trial_folder
 from astraml_ray.tuning.inheritance import inherit
 from astraml_ray.tuning.session import Session
@@ -98,7 +100,8 @@ class TrialPlace(tune.Trainable):  # type: ignore[misc]
             self._session = self._start(json.loads(config["plan"]))
         except Exception as error:
             found = error if isinstance(error, AstraError) else classify(error)
-            self._failed = _result("failed", found.as_dict())
+            masker = masker_of(self._shared.inputs.spec, self._shared.inputs.secrets)
+            self._failed = _result("failed", mask_data(found.as_dict(), masker))
 
     def _start(self, plan: dict[str, Any]) -> Session | TeamSession:
         shared, settings = self._shared, load_settings()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from astraml_ray.cli import run as cli
 from astraml_ray.errors import InfrastructureError, NumericError
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.loading import parse_spec
@@ -147,6 +148,33 @@ def test_trials_that_nobody_has_stopped_are_not_counted_as_done(document: dict[s
     assert [again.director.next_trial(), again.director.is_over] == [0, False]
 
 
+def test_a_sweep_whose_trials_have_all_failed_is_tried_again_by_who_resumes_it(
+    document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = {"parameters": {"hyperparams.lr": {"choice": [1e-3, 5e-3]}}, "scheduler": "none"}
+    whole, folder = {**document, "sweep": sweep}, RunFolder(str(tmp_path))
+    sitting = Sitting(folder, whole)
+    for number in range(2):
+        sitting.director.next_trial()
+        sitting.director.started(number)
+        sitting.director.failed(number, InfrastructureError("the bucket was away").as_dict())
+    with pytest.raises(InfrastructureError, match="all 2 trials that ended have failed"):
+        sitting.sweep._end()
+
+    def sweep_on(inputs: Any, folder: RunFolder, process: Any, stop: Stop) -> dict[str, Any]:
+        again = Sitting(folder, whole)
+        assert again.director.hopeless() is None
+        again.run()
+        again.sweep._end()
+        return again.sweep.conclude(process, started=0.0, here=True)
+
+    monkeypatch.setattr(cli, "sweep_on", sweep_on)
+    monkeypatch.setattr(cli, "stop_on_signals", lambda stop: None)
+    monkeypatch.setattr(cli, "apply_ray_environment", lambda: None)
+    result = cli.resume_run(str(tmp_path), "nowhere", load_settings())
+    assert [(t["status"], t["error"]) for t in result["sweep"]["trials"]] == [("succeeded", None)] * 2
+
+
 def test_what_trials_fail_of_is_written_without_the_jobs_secrets(document: dict[str, Any], tmp_path: Path) -> None:
     sweep = {"parameters": {"seed": {"choice": [1, 2, 3]}}, "scheduler": "none"}
     whole = {**document, "sweep": sweep}
@@ -154,6 +182,13 @@ def test_what_trials_fail_of_is_written_without_the_jobs_secrets(document: dict[
     folder = RunFolder(str(tmp_path))
     spec = _placed(prepare_sweep(parse_spec(whole), load_settings())[0], PLACEMENT).spec.model_copy(update={"env": env})
     sitting = Sitting(folder, whole, spec=spec, secrets=lambda name: f"{name}-correct-horse")
+    plan = {"number": 7, "parameters": {"model.name": "./token-correct-horse"}, "copied": None}
+    told = json.loads(sitting.place({"plan": json.dumps(plan)}).step()["told"])
+    assert (told["code"], "token-correct-horse" in json.dumps(told), "***" in json.dumps(told)) == (
+        "model",
+        False,
+        True,
+    )
     for number in range(3):
         sitting.director.next_trial()
         sitting.director.started(number)

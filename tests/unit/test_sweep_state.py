@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.errors import DataError, MemoryExhaustedError, StorageError
 from astraml_ray.training.memory import BATCH
 from astraml_ray.training.run_folder import RunFolder
@@ -126,6 +127,17 @@ def test_a_whole_state_leaves_no_changes_and_one_of_an_earlier_release_is_read(t
     old["trials"] = [{**trial, "scores": {"validation/loss": 0.5}} for trial in old["trials"]]
     folder.write("sweep.json", json.dumps(old).encode())
     assert plain(ledger_of(read_sweep(folder))) == plain(ledger)
+
+
+def test_a_bucket_keeps_it_as_a_disk_does(s3: S3Server) -> None:
+    folder = RunFolder("s3://bucket/sweep-state")
+    write_sweep(folder, {"document": {}, **ledger_of().to_dict()})
+    ledger, journal = ledger_of(), Journal(folder, read_sweep(folder))
+    for _ in range(4):
+        go_on(journal, ledger, 20)
+        assert plain(ledger_of(read_sweep(folder))) == plain(ledger)
+    assert read_sweep(folder)["whole"] > 2
+    assert len(folder.names("changes")) == 1
 
 
 def failed_sweep(folder: RunFolder) -> None:

@@ -17,7 +17,7 @@ from astraml_ray.access.measures import gpus_of
 from astraml_ray.access.permissions import Permission
 from astraml_ray.access.quotas import Quota, Usage, decide_all, require_submit
 from astraml_ray.access.sweeps import sweep_problems
-from astraml_ray.access.targets import AllowedTargets, guard_document
+from astraml_ray.access.targets import AllowedTargets, guard_document, remembering, resolve_name
 from astraml_ray.access.tokens import Principal, principal_of
 from astraml_ray.access.vault import require_secrets
 from astraml_ray.errors import Problem
@@ -55,13 +55,14 @@ def resolve_document(
         PolicyUnreadableError: A newer release wrote a policy.
         TargetNotAllowedError: It leads to an address or a file that is not for it.
     """
+    resolve = remembering(resolve_name)
     organisation, project = (InForce.of(policy) for policy in policies)
     outcome = apply_policies(document, organisation=organisation, project=project)
     outcome.raise_for_violations(within)
 
     def forbidden(made: Mapping[str, Any]) -> list[Problem]:
         files = [] if principal.may(Permission.PROJECT_CREATE, None) else guard_files(made, allowed=targets)
-        return [*guard_document(made, allowed=targets), *files]
+        return [*guard_document(made, allowed=targets, resolve=resolve), *files]
 
     problems = forbidden(outcome.document)
     if outcome.spec.sweep is not None and not problems:

@@ -11,6 +11,7 @@ import ipaddress
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,13 @@ from urllib.parse import urlsplit
 from astraml_ray.access.denials import TargetNotAllowedError
 from astraml_ray.errors import Problem
 
-__all__ = ["AllowedTargets", "Target", "address_of", "check_url", "guard_document", "resolve_name"]
+__all__ = ["AllowedTargets", "Target", "address_of", "check_url", "guard_document", "remembering", "resolve_name"]
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str], list[str]]
 
 _LOOKUP_S = 3.0
+_ALL_LOOKUPS_S = 15.0
 _PORTS = {"http": 80, "https": 443}
 # Of these the rest is no host: a path, or a bucket at the endpoint that is checked by itself.
 _LOCAL = re.compile(r"\s*(?:file|s3)://", re.IGNORECASE)
@@ -167,6 +169,19 @@ def resolve_name(host: str) -> list[str]:
     lookup.start()
     lookup.join(_LOOKUP_S)
     return list(found)
+
+
+def remembering(resolve: Resolve) -> Resolve:
+    """As a resolver, for one request: it is asked once for each name, and for no more of them once that took long."""
+    known: dict[str, list[str]] = {}
+    until = time.monotonic() + _ALL_LOOKUPS_S
+
+    def resolved(host: str) -> list[str]:
+        if host not in known:
+            known[host] = resolve(host) if time.monotonic() < until else []
+        return known[host]
+
+    return resolved
 
 
 def _look_up(host: str) -> list[str]:

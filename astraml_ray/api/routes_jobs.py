@@ -43,7 +43,7 @@ from astraml_ray.api.services import ApiServices, Requires, Services, authorize_
 from astraml_ray.api.submission import Creation, make_job, nudge, place_of
 from astraml_ray.api.views import attempt_view, is_resumable, job_view
 from astraml_ray.control.secrets import grant_to_dry_run
-from astraml_ray.spec.loading import changed
+from astraml_ray.spec.documents import changed
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.access import find_origin, submitters_of
 from astraml_ray.store.attempts import list_attempts
@@ -254,7 +254,7 @@ def clone_job(request: Request, services: ApiServices, job_id: str, body: Body) 
         origin = find_origin(conn, job_id)
     # What was asked for then: policies lay what they say now on top.
     asked = request_of(origin.provenance) if origin else parent.spec
-    document = changed(asked, flags=changes)
+    document = changed(asked, changes)
     route = "POST /v2.1/jobs/{id}/clone"
     return make(request, services, Creation(route, caller_of(request), document, key_of(request), parent.id, "clone"))
 

@@ -24,7 +24,7 @@ from astraml_ray.api.services import ApiServices, Requires, Services, caller_of
 from astraml_ray.api.submission import Creation
 from astraml_ray.api.views_sweeps import cost_view, scales_of, sweep_view, trial_view
 from astraml_ray.errors import TrialNotFoundError
-from astraml_ray.spec.loading import changed
+from astraml_ray.spec.documents import changed
 from astraml_ray.store.access import find_origin
 from astraml_ray.store.jobs import JobRecord
 from astraml_ray.store.trials import (
@@ -144,7 +144,7 @@ def retrain_trial(request: Request, services: ApiServices, job_id: str, trial_id
     # What was asked for then: policies lay what they say now on top.
     asked = request_of(origin.provenance) if origin else dict(parent.spec)
     asked = {name: value for name, value in asked.items() if name not in ("sweep", "schedule")}
-    document = changed(asked, flags={**trial.parameters, **changes})
+    document = changed(asked, {**trial.parameters, **changes})
     # A repeated request is the same one, even if another trial is the best one by now.
     asks = {"parent_id": parent.id, "trial_id": trial_id, "set": changes}
     creation = Creation(

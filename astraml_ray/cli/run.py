@@ -91,6 +91,9 @@ def resume_run(name: str, storage: str, process: Settings) -> dict[str, Any]:
         return result
     inputs = load_inputs(folder)
     if inputs.spec.sweep is not None:
+        from astraml_ray.tuning.fork import retry_failed
+
+        retry_failed(folder)
         return sweep_on(inputs, folder, process, stop)
     return _train(inputs, folder, process, stop)
 

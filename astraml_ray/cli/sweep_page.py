@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from astraml_ray.cli.quantities import number, printable, span
-from astraml_ray.spec.loading import changed
+from astraml_ray.spec.documents import changed
 
 __all__ = ["best_words", "cost_words", "count_words", "short_names", "spec_of_trial", "sweep_page", "why_words"]
 
@@ -80,7 +80,7 @@ def best_words(job_id: str, trial: Json) -> str:
 def spec_of_trial(spec: Json, trial: Json) -> dict[str, Any]:
     """The job that a trial's parameters make of a sweep's spec."""
     kept = {name: value for name, value in spec.items() if name not in ("sweep", "schedule")}
-    return changed(kept, flags=trial["parameters"])
+    return changed(kept, trial["parameters"])
 
 
 def short_names(paths: Sequence[str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from astraml_ray.access.quotas import Quota
@@ -14,6 +15,7 @@ from astraml_ray.spec.base import seconds_of
 from astraml_ray.spec.job import Resources
 from astraml_ray.spec.placement import Placement
 from astraml_ray.spec.states import ACTIVE, JobStatus
+from astraml_ray.spec.sweep import Sweep
 from astraml_ray.store.access import GpuTime
 from astraml_ray.store.jobs import JobRecord
 
@@ -35,7 +37,6 @@ __all__ = [
 
 _NOW_GRACE_S = 9.0
 _KEEP_BEST_GRACE_S = 300.0
-_MOST_TRIALS = 1000
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,16 @@ def stop_mode(job: JobRecord, now: float) -> str | None:
 
 def trials_wanted(spec: Mapping[str, Any]) -> int:
     """How many trials a job may have at once: as its sweep says, else all of them; 1 without a sweep."""
-    sweep = spec.get("sweep") or {}
-    bounds = [bound for bound in (sweep.get("max_concurrent"), sweep.get("trials")) if bound]
-    return min(bounds, default=_MOST_TRIALS if sweep else 1)
+    return _most_at_once(json.dumps(spec["sweep"])) if spec.get("sweep") else 1
+
+
+@lru_cache(maxsize=1024)
+def _most_at_once(sweep: str) -> int:
+    """Of a sweep as JSON: jobs that wait are looked at again and again."""
+    try:
+        return Sweep.model_validate_json(sweep).most_at_once
+    except ValueError:
+        return 1  # an earlier release took it; its runner says what is wrong with it now, and nobody else waits for it
 
 
 def taken_by(job: JobRecord) -> Demand:

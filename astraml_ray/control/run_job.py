@@ -28,8 +28,8 @@ from astraml_ray.training.runner import Watcher, run_attempts, start_run
 from astraml_ray.training.secrets import dataset_secret
 from astraml_ray.training.stop import Stop
 from astraml_ray.training.timetable import Timetable
-from astraml_ray.tuning.director import SWEEP_FILE
 from astraml_ray.tuning.fork import continue_sweep
+from astraml_ray.tuning.journal import SWEEP_FILE
 from astraml_ray.tuning.sweep import begin_sweep, prepare_sweep, run_sweep
 
 __all__ = ["RunJob"]
@@ -108,13 +108,8 @@ class RunJob:
         return _end(_STATUS[result["status"]], result["reason"], None, result=result)
 
     def _sweep(self, inputs: RunInputs) -> dict[str, Any]:
-        """Runs the trials; the job's progress is that of the trials."""
-        sweep = inputs.spec.sweep
-        assert sweep is not None
-        self._progress = ProgressTracker(
-            total_steps=sweep.count, steps_per_epoch=1, epochs=sweep.count, eval_steps=1, patience=None
-        )
-        self._outbox.set_state(status=JobStatus.RUNNING.value, progress=self._progress.snapshot())
+        """Runs the trials; the job's progress is that of the trials, and follows from them where they are stored."""
+        self._outbox.set_state(status=JobStatus.RUNNING.value)
         number = len(self._order["failures"]) + 1
         message = "the sweep starts" if number == 1 else "the sweep goes on"
         self._take_record({"event": "attempt_started", "message": message, "attempt": number, "step": 0, "divisor": 1})

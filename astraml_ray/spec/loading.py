@@ -17,10 +17,11 @@ from pydantic_core import ErrorDetails
 
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec.augmentation import misfits
+from astraml_ray.spec.documents import changed
 from astraml_ray.spec.job import JobSpec
 from astraml_ray.spec.sweep_checks import sweep_problems
 
-__all__ = ["build_spec", "changed", "dump_spec", "merge_document", "parse_document", "parse_spec", "read_document"]
+__all__ = ["build_spec", "dump_spec", "merge_document", "parse_document", "parse_spec", "read_document"]
 
 MAX_SPEC_BYTES = 1_000_000
 _MAX_PROBLEMS = 100
@@ -142,33 +143,8 @@ def merge_document(
             value = _load_yaml(text)
         except yaml.YAMLError as error:
             raise SpecError([Problem(_pointer(path.split(".")), f"{text!r} does not parse")], source="--set") from error
-        _assign(merged, path, value)
-    return changed(merged, flags=flags or {})
-
-
-def changed(document: Mapping[str, Any], *, flags: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a document with values (dotted path -> value) laid over it; not validated."""
-    copy: dict[str, Any] = json.loads(json.dumps(document, default=str))
-    for path, value in flags.items():
-        _assign(copy, path, value)
-    return copy
-
-
-def _assign(document: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = path.strip().split(".")
-    place = document
-    for depth, name in enumerate(parents):
-        child = place.setdefault(name, {})
-        if isinstance(child, str) and depth == 0 and name in ("dataset", "model"):
-            child = place[name] = {"path" if name == "dataset" else "name": child}
-        if not isinstance(child, dict):
-            child = place[name] = {}
-        place = child
-    if isinstance(place.get(last), dict) and isinstance(value, str) and last in ("dataset", "model") and not parents:
-        # A flag replaces where the rows are; columns and the like stay.
-        kept = {k: v for k, v in place[last].items() if k not in ("path", "train", "validation", "test", "name")}
-        value = {**kept, "path" if last == "dataset" else "name": value}
-    place[last] = value
+        merged = changed(merged, {path: value})
+    return changed(merged, flags or {})
 
 
 def parse_spec(data: Mapping[str, Any], *, source: str = "spec") -> JobSpec:

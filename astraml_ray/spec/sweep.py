@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random
 from typing import Annotated, Any, Literal
@@ -16,6 +15,8 @@ __all__ = ["MAX_TRIALS", "MAX_VALUES", "Budget", "Distribution", "Sweep"]
 MAX_TRIALS = 2000
 MAX_VALUES = 400
 """Values of all parameters together: each is checked before anything runs."""
+_MOST_POINTS = 2**62
+_LARGEST = 2**53
 ParameterPath = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(\.[a-z0-9_]+)*$", max_length=200)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 
@@ -48,24 +49,31 @@ class Distribution(SpecModel):
             raise ValueError("`log_uniform` needs numbers above zero")
         if name == "int_uniform" and len(values) == 3 and values[2] < 1:
             raise ValueError("the step of `int_uniform` must be at least 1")
+        if name == "int_uniform" and max(map(abs, values)) > _LARGEST:
+            raise ValueError("the numbers of `int_uniform` must be within 2**53 of zero: floats hold no larger ones")
         return self
+
+    @property
+    def whole(self) -> range | None:
+        """The numbers of `int_uniform`."""
+        if self.int_uniform is None:
+            return None
+        low, high, step = (*self.int_uniform, 1)[:3]
+        return range(low, high + 1, step)
 
     def values(self) -> list[Any] | None:
         """Every value, if there is a list of them."""
         if self.choice is not None:
             return list(self.choice)
-        if self.int_uniform is not None:
-            low, high, step = (*self.int_uniform, 1)[:3]
-            return list(range(low, high + 1, step)) if (high - low) // step < MAX_TRIALS else None
-        return None
+        whole = self.whole
+        return None if whole is None or len(whole) > MAX_TRIALS else list(whole)
 
     def at(self, share: float) -> Any:
         """The value at a share of the way through, from 0 to below 1; whole numbers and choices are as likely each."""
         if self.choice is not None:
             return self.choice[int(share * len(self.choice))]
-        if self.int_uniform is not None:
-            low, high, step = (*self.int_uniform, 1)[:3]
-            return low + step * int(share * ((high - low) // step + 1))
+        if (whole := self.whole) is not None:
+            return whole[min(len(whole) - 1, int(share * len(whole)))]
         if self.uniform is not None:
             return self.uniform[0] + share * (self.uniform[1] - self.uniform[0])
         assert self.log_uniform is not None
@@ -76,8 +84,8 @@ class Distribution(SpecModel):
         """Values that tell whether all are valid: every choice, or both ends and some between, not all whole."""
         if self.choice is not None:
             return list(self.choice)
-        if self.int_uniform is not None:
-            return [self.at(0.0), self.at(math.nextafter(1.0, 0.0))]
+        if (whole := self.whole) is not None:
+            return [whole[0], whole[-1]] if len(whole) > 1 else [whole[0]]
         least, most = self.uniform or self.log_uniform or (0.0, 0.0)
         return [least, self.at(0.381966), self.at(0.618034), most]
 
@@ -160,6 +168,8 @@ class Sweep(SpecModel):
             endless = [path for path, found in self.parameters.items() if found.values() is None]
             if endless:
                 raise ValueError(f"a grid needs lists of values; {endless[0]} has none: give it a `choice`")
+            if self.grid_size > _MOST_POINTS:
+                raise ValueError("the grid has over 2**62 points: give fewer values, or use `algorithm: random`")
             if self.trials is None and self.grid_size > MAX_TRIALS:
                 raise ValueError(f"the grid has {self.grid_size} points, over {MAX_TRIALS}: set `trials`")
         elif self.trials is None:
@@ -187,6 +197,11 @@ class Sweep(SpecModel):
         assert self.trials is not None
         return self.trials
 
+    @property
+    def most_at_once(self) -> int:
+        """Trials at a time, on a cluster that has room for all of them."""
+        return min(self.count, self.max_concurrent or self.count)
+
     def point(self, number: int) -> dict[str, Any]:
         """The parameters of trial `number` (from 0) of a grid or a random search: a function of that alone.
 
@@ -196,9 +211,13 @@ class Sweep(SpecModel):
         if self.kind == "grid":
             if self.scheduler != "none":
                 number = self.keyed("grid").sample(range(self.grid_size), self.count)[number]
-            lists = [found.values() or [] for found in self.parameters.values()]
-            values = next(itertools.islice(itertools.product(*lists), number, None))
-            return dict(zip(self.parameters, values, strict=True))
+            point = {}
+            # As an odometer counts: the last one changes with every number.
+            for path, found in reversed(self.parameters.items()):
+                values = found.values() or []
+                number, place = divmod(number, len(values))
+                point[path] = values[place]
+            return dict(reversed(point.items()))
         return {path: found.at(self.keyed(number, path).random()) for path, found in self.parameters.items()}
 
     def keyed(self, *key: int | str) -> random.Random:

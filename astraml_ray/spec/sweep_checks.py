@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from astraml_ray.errors import Problem, SpecError
+from astraml_ray.spec.documents import changed
 from astraml_ray.spec.sweep import Distribution, Sweep
 
-__all__ = ["combinations", "sweep_problems", "with_values"]
+__all__ = ["combinations", "sweep_problems"]
 
 _FIXED: Mapping[str, str] = {
     "api_version": "a sweep is of one version",
@@ -37,6 +39,8 @@ _PBT = (
     "hyperparams.adam_epsilon",
     "hyperparams.max_grad_norm",
 )
+_WHOLE = ("augmentation", "sampling")
+"""These have fields below them, and are a name or a list all the same."""
 _COMBINATIONS = 64
 
 Parse = Callable[[Mapping[str, Any]], object]
@@ -58,7 +62,7 @@ def sweep_problems(sweep: Sweep, document: Mapping[str, Any], parse: Parse, know
     if problems:
         return problems
     for values in combinations(sweep):
-        found = _first_problem(with_values(base, values), parse)
+        found = _first_problem(changed(base, values), parse)
         if found is not None:
             told = ", ".join(f"{path}={json.dumps(value)}" for path, value in values.items())
             return [Problem("/sweep/parameters", f"together, {told} are no job: {found.param}: {found.message}")]
@@ -66,28 +70,19 @@ def sweep_problems(sweep: Sweep, document: Mapping[str, Any], parse: Parse, know
 
 
 def combinations(sweep: Sweep) -> Iterator[dict[str, Any]]:
-    """Some values together: all the first, all the last, and some at random."""
+    """Values together: all, or of many all the first, all the last, and those of trials or drawn like them."""
+    lists = [found.probes() for found in sweep.parameters.values()]
+    if math.prod(map(len, lists)) <= _COMBINATIONS:
+        for values in itertools.product(*lists):
+            yield dict(zip(sweep.parameters, values, strict=True))
+        return
     shares = [0.0, math.nextafter(1.0, 0.0)]
     for share in shares:
         yield {path: found.at(share) for path, found in sweep.parameters.items()}
     for number in range(_COMBINATIONS):
+        if sweep.kind != "optuna" and number < sweep.count:
+            yield sweep.point(number)
         yield {path: d.at(sweep.keyed("check", number, path).random()) for path, d in sweep.parameters.items()}
-
-
-def with_values(document: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a document with values (dotted path -> value) in it; what is null on the way becomes a mapping."""
-    copy: dict[str, Any] = json.loads(json.dumps(document, default=str))
-    for path, value in values.items():
-        *parents, last = path.split(".")
-        place = copy
-        for depth, name in enumerate(parents):
-            child = place.get(name)
-            if isinstance(child, str) and depth == 0 and name in ("dataset", "model"):
-                child = {"path" if name == "dataset" else "name": child}
-            place[name] = child = child if isinstance(child, dict) else {}
-            place = child
-        place[last] = value
-    return copy
 
 
 def _of_path(path: str, sweep: Sweep, known: list[str]) -> list[Problem]:
@@ -100,6 +95,11 @@ def _of_path(path: str, sweep: Sweep, known: list[str]) -> list[Problem]:
         ends = [name for name in known if name.rsplit(".", 1)[-1] == path.rsplit(".", 1)[-1]]
         meant = next(iter([*close, *ends]), None)
         return [Problem(pointer, "no field of a job", f"did you mean {meant}?" if meant else None)]
+    inside = [name for name in known if name.startswith(f"{path}.")]
+    if inside and path not in _WHOLE:
+        # Rules are for fields: a value for many of them at once would get past the rules of each.
+        message = "is a group of fields: vary the fields in it, by their own paths"
+        return [Problem(pointer, message, f"for instance {inside[0]}")]
     if sweep.scheduler == "pbt" and path not in _PBT:
         hint = f"pbt can vary {', '.join(_PBT)}; use another scheduler for the rest"
         return [Problem(pointer, "pbt changes values in the middle of a run, and this one is set for its length", hint)]
@@ -109,7 +109,7 @@ def _of_path(path: str, sweep: Sweep, known: list[str]) -> list[Problem]:
 def _of_values(path: str, distribution: Distribution, base: Mapping[str, Any], parse: Parse) -> list[Problem]:
     problems: dict[Problem, None] = {}
     for value in distribution.probes():
-        found = _first_problem(with_values(base, {path: value}), parse)
+        found = _first_problem(changed(base, {path: value}), parse)
         if found is not None:
             problems[Problem(_pointer(path), f"{json.dumps(value)} is not valid: {found.message}", found.hint)] = None
             if distribution.choice is None:

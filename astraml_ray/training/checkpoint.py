@@ -188,6 +188,17 @@ class FolderCheckpoints:
                 return None
         return Progress.from_dict(manifest["progress"]), files
 
+    def weights(self, step: int) -> bytes | None:
+        """The weights of a complete checkpoint, without the optimizer's state; None if they are damaged or gone."""
+        manifest = self.manifest(step)
+        if manifest is None:
+            return None
+        try:
+            data = self._folder.read(f"{checkpoint_folder(step)}/{WEIGHTS}")
+        except StorageError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == manifest["files"][WEIGHTS]["sha256"] else None
+
     def latest(self) -> tuple[Progress, dict[str, bytes]] | None:
         """The newest one that is whole."""
         loaded = (self.load(step) for step in reversed(self.steps()))

@@ -285,7 +285,7 @@ def load_inputs(folder: RunFolder, *, secrets: ValueOf | None = None) -> RunInpu
         folder.download("inputs", Path(temporary))
         config = AutoConfig.from_pretrained(temporary)
         encoder = encoder_from_plain(document["encoder"])
-        tokenizer = AutoTokenizer.from_pretrained(temporary) if isinstance(encoder, TextEncoder) else None
+        tokenizer = None if isinstance(encoder, ImageEncoder) else AutoTokenizer.from_pretrained(temporary)
     manifest = Manifest.from_json(folder.read("manifest.json").decode())
     return RunInputs(
         spec,

@@ -30,7 +30,7 @@ from astraml_ray.spec.augmentation import augmentations_of
 from astraml_ray.spec.hyperparams import EarlyStopping, parse_interval
 from astraml_ray.training.batching import cutting
 from astraml_ray.training.channel import ChannelReporter, SilentReporter, line_shipper
-from astraml_ray.training.checkpoint import WEIGHTS, FolderCheckpoints, load_weights
+from astraml_ray.training.checkpoint import FolderCheckpoints, load_weights
 from astraml_ray.training.collectives import World
 from astraml_ray.training.evaluation import EvaluationRows, evaluate
 from astraml_ray.training.image_inputs import save_processor
@@ -238,12 +238,12 @@ def best_model(assignment: Assignment, world: World, reporter: Reporter) -> tupl
     Raises:
         StorageError: There is no whole checkpoint.
     """
-    found = FolderCheckpoints(assignment.folder, keep=1).latest()
-    if found is None:
+    checkpoints = FolderCheckpoints(assignment.folder, keep=1)
+    progress = checkpoints.latest_progress()
+    if not progress.step:
         raise StorageError("there is no whole checkpoint", param=assignment.folder.uri)
-    progress, files = found
     model = _new_model(assignment, world)
-    load_weights(files[WEIGHTS], model)
+    load_weights(_weights_of(checkpoints, progress.step, assignment.folder), model)
     scored, record = finish_model(model, Outcome("stopped_keep_best", progress), assignment, world, reporter)
     assert scored is not None, "nobody stops this"
     return scored, record
@@ -284,7 +284,7 @@ def _load_best(
         return
     if world.world_rank == 0:
         _LOG.info("the best model is that of step %d", best)
-    load_weights(_files_of(checkpoints, best, assignment.folder)[WEIGHTS], model)
+    load_weights(_weights_of(checkpoints, best, assignment.folder), model)
 
 
 @contextlib.contextmanager
@@ -317,11 +317,11 @@ def _stream(position: Position, assignment: Assignment, timetable: Timetable, wo
     )
 
 
-def _files_of(checkpoints: FolderCheckpoints, step: int, folder: RunFolder) -> dict[str, bytes]:
-    kept = checkpoints.load(step)
-    if kept is None:
-        raise StorageError(f"the best checkpoint, of step {step}, is damaged or gone", param=folder.uri)
-    return kept[1]
+def _weights_of(checkpoints: FolderCheckpoints, step: int, folder: RunFolder) -> bytes:
+    data = checkpoints.weights(step)
+    if data is None:
+        raise StorageError(f"the checkpoint of step {step} is damaged or gone", param=folder.uri)
+    return data
 
 
 def outcome_record(outcome: Outcome, timetable: Timetable) -> dict[str, Any]:

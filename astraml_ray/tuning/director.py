@@ -7,43 +7,26 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from astraml_ray.data.masking import Masker, mask_data
 from astraml_ray.errors import AstraError, SpecError
 from astraml_ray.spec.sweep import Sweep
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.stop import StopMode
+from astraml_ray.tuning.journal import Journal
 from astraml_ray.tuning.ledger import Evaluation, Ledger, Trial
 from astraml_ray.tuning.population import Population
 from astraml_ray.tuning.pruning import make_pruner
 from astraml_ray.tuning.space import parameters_of
-from astraml_ray.tuning.trials import trial_id
+from astraml_ray.tuning.trials import Course, trial_id
 
-__all__ = ["SWEEP_FILE", "Answer", "Course", "Director", "trial_folder"]
+__all__ = ["Answer", "Director", "trial_folder"]
 
-SWEEP_FILE = "sweep.json"
 _TOLD_EVERY_S = 1.0
 _FAILURES = 3
 
 Answer = Literal["continue", "stop", "pause"]
-
-
-@dataclass(frozen=True)
-class Course:
-    """How long a trial's run is, in evaluations.
-
-    Attributes:
-        evaluations: Of the whole run.
-        step_of: Optimizer steps between two of them.
-    """
-
-    evaluations: int
-    steps: int
-
-    def evaluation_at(self, step: int) -> int:
-        """Which evaluation, from 1, the one at a step is."""
-        return min(self.evaluations, math.ceil(step / self.steps))
 
 
 def trial_folder(folder: RunFolder, number: int) -> RunFolder:
@@ -58,35 +41,34 @@ class Director:
         self,
         sweep: Sweep,
         ledger: Ledger,
+        journal: Journal,
         folder: RunFolder,
         tell: Callable[[dict[str, Any]], None],
-        course_of: Callable[[Mapping[str, Any]], Course],
         *,
-        document: Mapping[str, Any],
         evaluations: int,
         concurrent: int,
+        masker: Masker,
     ) -> None:
         """
         Args:
             sweep: Of the job.
             ledger: What is known; whatever it holds is told again to the rules.
+            journal: Keeps the ledger.
             folder: Of the sweep.
             tell: Takes events.
-            course_of: From a trial's parameters to the length of its run.
-            document: The job as it was submitted.
             evaluations: Of the longest trial.
             concurrent: Trials at a time.
+            masker: Takes the job's secrets out of errors: they are written down, and told.
         """
         self.ledger = ledger
         self._sweep = sweep
+        self._journal = journal
+        self._masker = masker
         self._folder = folder
         self._tell = tell
-        self._course_of = course_of
-        self._document = dict(document)
         self.concurrent = concurrent
         self._pruner = make_pruner(sweep, ledger.goal, evaluations)
         self._population = Population(sweep, ledger.goal) if sweep.scheduler == "pbt" else None
-        self._courses: dict[int, Course] = {}
         self._told: dict[int, float] = {}
         self._live: set[int] = set()
         self._paused: set[int] = set()
@@ -105,8 +87,9 @@ class Director:
         elif len(self.ledger.trials) < self._sweep.count:
             number = len(self.ledger.trials)
             parameters = parameters_of(self._sweep, number, self.ledger.told())
-            self.ledger.trials.append(Trial(number, parameters))
-            self.save()
+            trial = Trial(number, parameters)
+            self.ledger.trials.append(trial)
+            self._journal.add(self.ledger, trial)
         else:
             return None
         self._live.add(number)
@@ -142,7 +125,7 @@ class Director:
         trial.status = "running"
         trial.started_at = trial.started_at or time.time()
         trial.since = time.monotonic()
-        self.save()
+        self._journal.add(self.ledger, trial)
         values = ", ".join(f"{path}={json.dumps(value)}" for path, value in trial.parameters.items())
         self._tell_trial(trial, f"{trial_id(number)} {'starts' if anew else 'goes on'}: {values}")
 
@@ -151,16 +134,23 @@ class Director:
         trial = self.ledger.trials[number]
         trial.step, trial.epoch = max(step, trial.step), max(epoch, trial.epoch)
 
-    def evaluated(self, number: int, step: int, epoch: float, scores: dict[str, float]) -> Answer:
-        """Judges an evaluation; one that was judged before is answered as then."""
+    def evaluated(self, number: int, step: int, epoch: float, scores: dict[str, float], course: Course) -> Answer:
+        """Judges an evaluation; one that was judged before is answered as then.
+
+        Args:
+            number: Of the trial.
+            step: Of the trial.
+            epoch: Of the trial.
+            scores: All validation metrics.
+            course: Of the trial, by its own number of rows.
+        """
         trial = self.ledger.trials[number]
         if step <= trial.judged:
             return "continue"
-        course = self._course(number)
         raw = scores.get(self.ledger.goal.metric)
         value = raw if raw is not None and math.isfinite(raw) else None
         found = Evaluation(number, step, course.evaluation_at(step), value)
-        self.ledger.add(found, epoch, {name: v for name, v in scores.items() if math.isfinite(v)})
+        self.ledger.add(found, epoch)
         stopped = self._judge(found)
         answer: Answer = "continue"
         if found.evaluation < course.evaluations:
@@ -169,7 +159,7 @@ class Director:
                 answer = "stop"
             elif self._population is not None and self._population.is_turn(found.evaluation):
                 answer = self._exchange(trial, found)
-        self.save()
+        self._journal.add(self.ledger, trial, found)
         shown = "not finite" if value is None else f"{value:.4f}"
         what = f"{trial_id(number)} step {step}: {self.ledger.goal.metric} {shown}"
         if answer == "stop":
@@ -185,34 +175,48 @@ class Director:
         trial = self.ledger.trials[number]
         trial.step = step
         self._end(trial, "succeeded", None if reason == "completed" else reason)
-        self.save()
+        self._journal.add(self.ledger, trial)
         best = "" if trial.best_metric is None else f", {self.ledger.goal.metric} {trial.best_metric:.4f}"
         self._tell_trial(trial, f"{trial_id(number)} is done after {step} steps{best}")
 
     def failed(self, number: int, error: dict[str, Any]) -> None:
         """A trial has failed, for good."""
         trial = self.ledger.trials[number]
+        error = mask_data(error, self._masker)
         trial.error = error
         self._end(trial, "failed", str(error.get("code")))
-        self.save()
+        self._journal.add(self.ledger, trial)
         self._tell_trial(trial, f"{trial_id(number)} failed: {error.get('message')}")
 
     def interrupted(self, number: int) -> None:
         """A trial has lost its place, and will get another."""
         self.ledger.trials[number].rest()
 
-    def close(self, mode: StopMode | None, *, budget: bool) -> None:
-        """The sweep ends: so do the trials that still run."""
+    def end_reason(self, mode: StopMode | None) -> str | None:
+        """Why the sweep ends as it stands: `completed`, or what cuts it short; None if there is nothing.
+
+        Args:
+            mode: How it was asked to stop, if it was.
+        """
+        if self.is_over:
+            cut = any(trial.reason == "budget_used" for trial in self.ledger.trials)
+            return "budget_used" if cut else "completed"
+        if mode is not None:
+            return "stopped_keep_best" if mode == "keep_best" else "stopped"
+        return "budget_used" if self.used_up() else None
+
+    def close(self, why: str | None) -> None:
+        """The sweep ends: so do the trials that still run, for that reason; None leaves them for another time."""
         for trial in self.ledger.trials:
             if trial.ended:
                 continue
             trial.rest()
-            if mode == "now":
+            if why is None:
                 trial.status = "cancelled"
             else:
-                self._end(trial, "stopped", "budget_used" if budget else "stopped_keep_best")
+                self._end(trial, "stopped", why)
             self._tell_trial(trial, f"{trial_id(trial.number)} is stopped at step {trial.step}")
-        self.save()
+        self._journal.save(self.ledger)
 
     def hopeless(self) -> AstraError | None:
         """Why the sweep should end now as failed: as good as all of its trials do."""
@@ -232,11 +236,6 @@ class Director:
         """Whether the budget is."""
         budget, ledger = self._sweep.budget, self.ledger
         return budget is not None and budget.used_up(gpu_hours=ledger.gpu_hours, seconds=ledger.seconds)
-
-    def save(self) -> None:
-        """Writes the ledger down."""
-        data = {"version": 1, "document": self._document, **self.ledger.to_dict()}
-        self._folder.write(SWEEP_FILE, json.dumps(data, separators=(",", ":")).encode())
 
     def records(self) -> list[dict[str, Any]]:
         """All trials as they are told."""
@@ -258,12 +257,8 @@ class Director:
         assert self._population is not None
         parameters = {t.number: t.parameters for t in self.ledger.trials}
         exploit = self._population.look(trial.number, found.evaluation, parameters)
-        if exploit is not None:
-            donor = self.ledger.trials[exploit.donor]
-            count = trial.copied["count"] + 1 if trial.copied else 1
-            trial.copied = {"donor": donor.number, "step": donor.judged, "count": count}
-            trial.parameters, trial.parent, trial.reason = exploit.parameters, donor.number, exploit.reason
-            trial.judged = trial.step = donor.judged
+        if exploit is not None and self._may_copy(trial, self.ledger.trials[exploit.donor]):
+            trial.copy(self.ledger.trials[exploit.donor], exploit.parameters, exploit.reason)
         elif len(self._paused) + self._sweep.count - len(self.ledger.trials) == 0:
             return "continue"
         trial.rest()
@@ -271,10 +266,10 @@ class Director:
         self._paused.add(trial.number)
         return "pause"
 
-    def _course(self, number: int) -> Course:
-        if number not in self._courses:
-            self._courses[number] = self._course_of(self.ledger.trials[number].parameters)
-        return self._courses[number]
+    def _may_copy(self, trial: Trial, donor: Trial) -> bool:
+        """Whether a trial's weights may be given up, and the donor has its own already."""
+        wanted = any(t.is_copying and t.copied and t.copied["donor"] == trial.number for t in self.ledger.trials)
+        return not wanted and not donor.is_copying and self.ledger.best() is not trial
 
     def _end(self, trial: Trial, status: Literal["succeeded", "stopped", "failed"], reason: str | None) -> None:
         trial.rest()

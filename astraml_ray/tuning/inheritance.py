@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from typing import Any
 
 import torch
@@ -16,17 +17,19 @@ from astraml_ray.training.run_folder import RunFolder
 __all__ = ["inherit"]
 
 _MARK = "inherited.json"
+_RECORDS = "metrics.jsonl"
 _TRIES = 5
+_PAUSE_S = 0.2
 
 
 def inherit(donor: RunFolder, folder: RunFolder, hyper: Hyperparams, mark: dict[str, Any]) -> None:
-    """Puts the donor's newest checkpoint in the place of a trial's own ones; done already, it does nothing.
+    """Puts the donor's newest checkpoint, and its records, in the place of a trial's own; done already, does nothing.
 
     Args:
         donor: The run that is copied; it may be training.
         folder: The trial's run.
         hyper: What the trial goes on with: rates and decays that a checkpoint also holds.
-        mark: Which copy this is; written last, so that a killed one is made again.
+        mark: Which copy this is, and the donor's `step`; written last, so that a killed one is made again.
 
     Raises:
         StorageError: The donor has no whole checkpoint.
@@ -34,12 +37,14 @@ def inherit(donor: RunFolder, folder: RunFolder, hyper: Hyperparams, mark: dict[
     if folder.exists(_MARK) and json.loads(folder.read(_MARK)) == mark:
         return
     theirs, ours = FolderCheckpoints(donor, keep=1), FolderCheckpoints(folder, keep=1000)
-    for _ in range(_TRIES):
+    for left in reversed(range(_TRIES)):
         newest = theirs.latest()
         best = newest[0].patience.best_step if newest else None
         kept = theirs.load(best) if newest and best not in (None, newest[0].step) else None
-        if newest and (best in (None, newest[0].step) or kept):
-            break  # otherwise the donor has pruned it meanwhile: there is a newer one
+        whole = newest and (best in (None, newest[0].step) or kept)
+        if newest and whole and (newest[0].step >= mark["step"] or not left):
+            break  # otherwise the donor has pruned it meanwhile, or is writing: there is a newer one
+        time.sleep(_PAUSE_S)
     else:
         raise StorageError("has no whole checkpoint to go on from", param=donor.uri)
     for step in ours.steps():
@@ -48,6 +53,9 @@ def inherit(donor: RunFolder, folder: RunFolder, hyper: Hyperparams, mark: dict[
         progress, files = found
         ours.save(progress, {**files, OPTIMIZER: _adjusted(files[OPTIMIZER], hyper)})
     ours.wait()
+    if donor.exists(_RECORDS):
+        # The checkpoint's past is the donor's; what was told of other weights would pass for it.
+        folder.copy_from(donor, _RECORDS)
     folder.write(_MARK, json.dumps(mark).encode())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from astraml_ray.tuning.space import Told
@@ -33,6 +33,10 @@ class Evaluation:
     step: int
     evaluation: int
     value: float | None
+
+    def to_list(self) -> list[Any]:
+        """Plain JSON data."""
+        return [self.number, self.step, self.evaluation, self.value]
 
 
 @dataclass
@@ -64,13 +68,32 @@ class Trial:
     parent: int | None = None
     copied: dict[str, int] | None = None
     judged: int = 0
-    scores: dict[str, float] = field(default_factory=dict)
     since: float | None = field(default=None, repr=False)
 
     @property
     def ended(self) -> bool:
         """Whether it trains no more."""
         return self.status in ENDED
+
+    @property
+    def is_copying(self) -> bool:
+        """Whether it was told to go on from another's weights, and has not been evaluated since."""
+        return self.copied is not None and self.judged == self.copied["step"]
+
+    def copy(self, donor: Trial, parameters: dict[str, Any], reason: str) -> None:
+        """Is told to go on as another: with its weights, and so with its values; those of its own weights are gone."""
+        count = self.copied["count"] + 1 if self.copied else 1
+        self.copied = {"donor": donor.number, "step": donor.judged, "count": count}
+        self.parameters, self.parent, self.reason = parameters, donor.number, reason
+        self.judged = self.step = donor.judged
+        self.epoch, self.metric = donor.epoch, donor.metric
+        self.best_metric, self.best_step = donor.best_metric, donor.best_step
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        plain = asdict(self) | {"seconds": self.used()}
+        del plain["since"]
+        return plain
 
     def used(self) -> float:
         """Seconds that it had a place to train in."""
@@ -93,6 +116,7 @@ class Ledger:
         self.goal = goal
         self.trials: list[Trial] = []
         self.results: list[Evaluation] = []
+        self._points: dict[int, list[list[Any]]] = {}
         self._cpus = cpus
         self._gpus = gpus
         self._earlier = 0.0
@@ -100,22 +124,27 @@ class Ledger:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
-        trials = []
-        for trial in self.trials:
-            plain = asdict(trial) | {"seconds": trial.used()}
-            del plain["since"]
-            trials.append(plain)
-        results = [[found.number, found.step, found.evaluation, found.value] for found in self.results]
-        return {"seconds": self.seconds, "trials": trials, "results": results}
+        return {
+            "seconds": self.seconds,
+            "trials": [trial.to_dict() for trial in self.trials],
+            "results": [found.to_list() for found in self.results],
+        }
 
     def restore(self, data: dict[str, Any]) -> None:
         """Takes what to_dict gave; whoever was running then is to be run again."""
         self._earlier = data["seconds"]
-        self.trials = [Trial(**plain) for plain in data["trials"]]
-        self.results = [Evaluation(*found) for found in data["results"]]
+        names = {one.name for one in fields(Trial)}
+        self.trials = [Trial(**{k: v for k, v in plain.items() if k in names}) for plain in data["trials"]]
+        for found in data["results"]:
+            self._take(Evaluation(*found))
         for trial in self.trials:
             if not trial.ended:
                 trial.status = "pending"
+
+    @property
+    def size(self) -> float:
+        """How much there is to write, in trials: of results, ten take about as much room."""
+        return len(self.trials) + len(self.results) / 10
 
     @property
     def seconds(self) -> float:
@@ -132,22 +161,22 @@ class Ledger:
         """Over all trials."""
         return sum(trial.used() for trial in self.trials) * self._cpus / 3600
 
-    def add(self, found: Evaluation, epoch: float, scores: dict[str, float]) -> None:
+    def add(self, found: Evaluation, epoch: float) -> None:
         """Takes an evaluation."""
         trial = self.trials[found.number]
-        self.results.append(found)
+        self._take(found)
         trial.judged = trial.step = found.step
         trial.epoch = epoch
         trial.metric = found.value
         if found.value is not None and (
             trial.best_metric is None or self.goal.reward(found.value) > self.goal.reward(trial.best_metric)
         ):
-            trial.best_metric, trial.best_step, trial.scores = found.value, found.step, scores
+            trial.best_metric, trial.best_step = found.value, found.step
 
     def best(self) -> Trial | None:
-        """The trial whose best evaluation is the best; of equal ones, the first."""
-        scored = [t for t in self.trials if t.best_metric is not None and t.status != "failed"]
-        return max(scored, key=lambda t: (self.goal.reward(t.best_metric), -t.number), default=None)
+        """The trial whose best evaluation is the best; of equal ones, one that has it from no other, then the first."""
+        scored = [t for t in self.trials if t.best_metric is not None and t.status != "failed" and not t.is_copying]
+        return max(scored, key=lambda t: (self.goal.reward(t.best_metric), t.copied is None, -t.number), default=None)
 
     def told(self) -> list[Told]:
         """For a search that learns."""
@@ -182,8 +211,12 @@ class Ledger:
             "parent": None if trial.parent is None else trial_id(trial.parent),
         }
 
+    def _take(self, found: Evaluation) -> None:
+        self.results.append(found)
+        self._points.setdefault(found.number, []).append([found.step, found.value])
+
     def _history(self, number: int) -> Iterator[list[Any]]:
         """Its evaluations; of many, as many as a chart takes, the last one among them."""
-        points = [[found.step, found.value] for found in self.results if found.number == number]
+        points = self._points.get(number, [])
         stride = max(1, math.ceil(len(points) / _MAX_POINTS))
         yield from points[(len(points) - 1) % stride :: stride] if points else []

@@ -46,7 +46,7 @@ def arrange(
     room = math.floor((cpus - spare) / (placement.cpus_per_worker * workers) + 1e-9)
     if placement.gpus_per_worker:
         room = min(room, math.floor(gpus / workers))
-    concurrent = max(1, min(room, sweep.count, sweep.max_concurrent or room, most or room))
+    concurrent = max(1, min(room, sweep.most_at_once, most or room))
     if local_cores is None or placement.gpus_per_worker:
         return placement, concurrent
     threads = resources.threads_per_worker

@@ -88,9 +88,8 @@ def perturbed(found: Distribution, value: Any, kind: float, share: float) -> Any
         place = found.choice.index(value) + (1 if share >= 0.5 else -1)
         return found.choice[min(len(found.choice) - 1, max(0, place))]
     changed = value * _FACTORS[share >= 0.5]
-    if found.int_uniform is not None:
-        low, high, step = (*found.int_uniform, 1)[:3]
-        return min(low + (high - low) // step * step, max(low, low + round((changed - low) / step) * step))
+    if (whole := found.whole) is not None:
+        return whole[min(len(whole) - 1, max(0, round((changed - whole.start) / whole.step)))]
     least, most = found.uniform or found.log_uniform or (value, value)
     return float(min(most, max(least, changed)))
 

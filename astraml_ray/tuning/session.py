@@ -10,9 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
-
-import torch
+from typing import Any, TypeVar
 
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, micro_batches
@@ -28,12 +26,14 @@ from astraml_ray.training.secrets import masked_error, masker_of
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.timetable import Timetable
 from astraml_ray.training.worker import Assignment, fit_model, outcome_record, set_variables, split_reader
+from astraml_ray.tuning.trials import seated
 
-__all__ = ["Session", "Step", "past_records"]
+__all__ = ["Session", "Step", "past_records", "within_memory"]
 
 _LOG = logging.getLogger(__name__)
 _AHEAD = 2
 
+Made = TypeVar("Made")
 Ship = Callable[[list[dict[str, Any]]], None]
 
 
@@ -63,7 +63,7 @@ class Session:
             threads: Of torch.
             ship: Takes log lines.
         """
-        self._inputs = inputs
+        self._inputs, self._device = seated(inputs)
         self._folder = folder
         self._threads = threads
         self._ship = ship
@@ -103,22 +103,16 @@ class Session:
                 self._steps.put(Step("failed", found.as_dict()))
 
     def _train(self) -> dict[str, Any]:
-        """Trains to the end; memory that ran out is answered as in any run, by smaller micro-batches."""
-        hyper, failures = self._inputs.spec.hyperparams, list[AttemptFailure]()
-        while True:
-            try:
-                return self._attempt(divisor_after(failures))
-            except AstraError as error:
-                step = FolderCheckpoints(self._folder, keep=1).latest_progress().step
-                failures.append(AttemptFailure(error.code, error.message, step))
-                answer = decide(error, failures, max_retries=0, micro_rows=hyper.batch_size)
-                if not answer.retry:
-                    raise
-                _LOG.warning("%s", answer.message)
+        """Trains to the end."""
+
+        def step() -> int:
+            return FolderCheckpoints(self._folder, keep=1).latest_progress().step
+
+        return within_memory(self._attempt, rows=self._inputs.spec.hyperparams.batch_size, step=step)
 
     def _attempt(self, divisor: int) -> dict[str, Any]:
         inputs, hyper = self._inputs, self._inputs.spec.hyperparams
-        world = World(device=torch.device("cuda", 0) if _has_gpu(inputs) else torch.device("cpu"))
+        world = World(device=self._device)
         timetable = Timetable.of(hyper, inputs.train_rows)
         start = FolderCheckpoints(self._folder, keep=1).latest_progress().step
         assignment = Assignment(inputs, self._folder, None, start, self._threads, divisor=divisor)
@@ -144,6 +138,29 @@ class Session:
         return outcome_record(outcome, timetable)
 
 
+def within_memory(work: Callable[[int], Made], *, rows: int, step: Callable[[], int] = int) -> Made:
+    """What work makes; memory that runs out is answered as in any run, by smaller micro-batches.
+
+    Args:
+        work: Takes the divisor of the micro-batches.
+        rows: Of a micro-batch that is not divided.
+        step: Where the work goes on from, after a failure.
+
+    Raises:
+        AstraError: What failed, if smaller micro-batches do not help.
+    """
+    failures: list[AttemptFailure] = []
+    while True:
+        try:
+            return work(divisor_after(failures))
+        except AstraError as error:
+            failures.append(AttemptFailure(error.code, error.message, step()))
+            answer = decide(error, failures, max_retries=0, micro_rows=rows)
+            if not answer.retry:
+                raise
+            _LOG.warning("%s", answer.message)
+
+
 def past_records(folder: RunFolder) -> list[dict[str, Any]]:
     """Records up to the newest checkpoint: whoever followed may have been killed before it wrote them down."""
     step = FolderCheckpoints(folder, keep=1).latest_progress().step
@@ -152,10 +169,6 @@ def past_records(folder: RunFolder) -> list[dict[str, Any]]:
     lines = [line for line in folder.read("metrics.jsonl").splitlines(keepends=True) if line.endswith(b"\n")]
     records = [json.loads(line) for line in lines]
     return [r for r in records if r["step"] <= step]
-
-
-def _has_gpu(inputs: RunInputs) -> bool:
-    return inputs.spec.resources.gpus not in (0, "auto")
 
 
 class _Reporter:

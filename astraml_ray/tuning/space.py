@@ -75,9 +75,8 @@ def _distribution(found: Distribution) -> Any:
 
     if found.choice is not None:
         return CategoricalDistribution([json.dumps(value) for value in found.choice])
-    if found.int_uniform is not None:
-        low, high, step = (*found.int_uniform, 1)[:3]
-        return IntDistribution(low, low + (high - low) // step * step, step=step)
+    if (whole := found.whole) is not None:
+        return IntDistribution(whole[0], whole[-1], step=whole.step)
     if found.log_uniform is not None:
         return FloatDistribution(*found.log_uniform, log=True)
     assert found.uniform is not None

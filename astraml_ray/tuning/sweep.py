@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -12,13 +11,13 @@ from typing import Any
 import ray
 import torch
 
-from astraml_ray.errors import AstraError, DataError, Problem, RunStopped
+from astraml_ray.errors import AstraError, DataError, InfrastructureError, Problem, RunStopped
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
+from astraml_ray.spec.documents import changed
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.placement import Placement
 from astraml_ray.spec.sweep import Sweep
-from astraml_ray.spec.sweep_checks import with_values
 from astraml_ray.training.attempt import Watcher, run_channel
 from astraml_ray.training.channel import SilentReporter
 from astraml_ray.training.collectives import World
@@ -27,18 +26,20 @@ from astraml_ray.training.orphans import remove_orphans, remove_own_groups
 from astraml_ray.training.preparation import RunInputs, prepare, store_inputs
 from astraml_ray.training.receipt import build_result, read_result, write_account
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.training.secrets import ValueOf
-from astraml_ray.training.timetable import Timetable
+from astraml_ray.training.secrets import ValueOf, masker_of
 from astraml_ray.training.worker import Assignment, best_model, publish_model
-from astraml_ray.tuning.director import SWEEP_FILE, Course, Director, trial_folder
+from astraml_ray.tuning.director import Director, trial_folder
+from astraml_ray.tuning.journal import Journal, read_sweep, write_sweep
 from astraml_ray.tuning.ledger import Ledger
 from astraml_ray.tuning.places import arrange
+from astraml_ray.tuning.session import within_memory
 from astraml_ray.tuning.trainable import Shared
 from astraml_ray.tuning.trials import (
     check_preparation,
     evaluations_of,
     extremes,
     goal_of,
+    seated,
     trial_id,
     trial_inputs,
     watching,
@@ -85,8 +86,7 @@ def begin_sweep(spec: JobSpec, inputs: RunInputs, folder: RunFolder) -> None:
     Raises:
         StorageError: The folder cannot be written.
     """
-    data = {"version": 1, "document": spec.canonical(), **Ledger(goal_of(spec), cpus=0.0, gpus=0.0).to_dict()}
-    folder.write(SWEEP_FILE, json.dumps(data, separators=(",", ":")).encode())
+    write_sweep(folder, {"document": spec.canonical(), **Ledger(goal_of(spec), cpus=0.0, gpus=0.0).to_dict()})
     store_inputs(inputs, folder)
 
 
@@ -124,7 +124,7 @@ def run_sweep(
     started = time.time()
     sweep = inputs.spec.sweep
     assert sweep is not None
-    data = json.loads(folder.read(SWEEP_FILE))
+    data = read_sweep(folder)
     total = ray.cluster_resources()
     placement, concurrent = arrange(
         sweep,
@@ -164,6 +164,7 @@ class _Sweep:
         self._shared = shared
         self._watcher = watcher
         self._error: AstraError | None = None
+        self._reason: str | None = None
         self._drained = 0.0
         self._ended = 0
         placement = shared.placement
@@ -176,12 +177,12 @@ class _Sweep:
         self._director = Director(
             sweep,
             self._ledger,
+            Journal(shared.folder, saved),
             shared.folder,
             self._tell,
-            self._course_of,
-            document=shared.document,
             evaluations=max(evaluations_of(self._spec_of(values), self._rows) for values in extremes(sweep)),
             concurrent=concurrent,
+            masker=masker_of(shared.inputs.spec, shared.inputs.secrets),
         )
 
     @property
@@ -221,12 +222,14 @@ class _Sweep:
         """What becomes of a sweep whose trials run no more."""
         error = self._error or self._director.hopeless()
         mode = self._watcher.stop.mode
-        if not self._director.is_over:
-            self._director.close("now" if error else mode, budget=mode is None)
-        if error is not None:
-            raise error
         folder = self._shared.folder
         hint = f"go on: astraml run --resume {folder.uri}"
+        self._reason = self._director.end_reason(mode)
+        if error is None and self._reason is None:
+            error = InfrastructureError("Ray Tune has ended before the trials had", param=folder.uri, hint=hint)
+        self._director.close(None if error or mode == "now" else self._reason)
+        if error is not None:
+            raise error
         if mode == "now":
             ended = sum(trial.ended for trial in self._ledger.trials)
             raise RunStopped(f"stopped and saved with {ended} trials done", param=folder.uri, hint=hint)
@@ -254,7 +257,7 @@ class _Sweep:
                 outcome = ray.get(kind(_publish).remote(*arguments))
             except ray.exceptions.RayError as error:
                 raise classify(error) from error
-        outcome["reason"] = self._reason()
+        outcome["reason"] = self._reason
         result = build_result(inputs, folder, outcome, attempts=1, divisor=1)
         result["sweep"] = {
             **self._description(),
@@ -266,13 +269,6 @@ class _Sweep:
         }
         write_account(result, inputs, folder, outcome, started=started)
         return result
-
-    def _reason(self) -> str:
-        reasons = {trial.reason for trial in self._ledger.trials if trial.status == "stopped"}
-        if self._watcher.stop.mode == "keep_best" and "stopped_keep_best" in reasons:
-            return "stopped_keep_best"
-        complete = len(self._ledger.trials) == self._sweep.count and "budget_used" not in reasons
-        return "completed" if complete else "budget_used"
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -307,18 +303,16 @@ class _Sweep:
 
     def _spec_of(self, values: Mapping[str, Any]) -> JobSpec:
         document = {key: value for key, value in self._shared.document.items() if key != "sweep"}
-        return watching(parse_spec(with_values(document, values)), self._shared.goal)
-
-    def _course_of(self, values: Mapping[str, Any]) -> Course:
-        spec = self._spec_of(values)
-        timetable = Timetable.of(spec.hyperparams, self._rows)
-        steps = spec.hyperparams.eval_interval().in_steps(timetable.steps_per_epoch)
-        return Course(evaluations_of(spec, self._rows), steps)
+        return watching(parse_spec(changed(document, values)), self._shared.goal)
 
 
 def _publish(inputs: RunInputs, trial: RunFolder, folder: RunFolder, threads: int) -> dict[str, Any]:
     """Scores the test set with a trial's best model, and writes it as the sweep's."""
-    device = torch.device("cuda", 0) if inputs.spec.resources.gpus not in (0, "auto") else torch.device("cpu")
-    assignment = Assignment(inputs, trial, None, 0, threads)
-    model, outcome = best_model(assignment, World(device=device), SilentReporter())
+    inputs, device = seated(inputs)
+
+    def score(divisor: int) -> tuple[torch.nn.Module, dict[str, Any]]:
+        assignment = Assignment(inputs, trial, None, 0, threads, divisor=divisor)
+        return best_model(assignment, World(device=device), SilentReporter())
+
+    model, outcome = within_memory(score, rows=inputs.spec.hyperparams.batch_size)
     return {**outcome, "weights_sha256": publish_model(model, inputs, folder)}

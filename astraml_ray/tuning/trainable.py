@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ray import tune
 
+from astraml_ray.data.masking import mask_data
 from astraml_ray.errors import AstraError
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.placement import Placement
@@ -17,11 +18,12 @@ from astraml_ray.training.channel import line_shipper
 from astraml_ray.training.failures import classify
 from astraml_ray.training.preparation import RunInputs, store_inputs
 from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.secrets import masker_of
 from astraml_ray.tuning.director import trial_folder
 from astraml_ray.tuning.inheritance import inherit
 from astraml_ray.tuning.session import Session
 from astraml_ray.tuning.team import TeamSession
-from astraml_ray.tuning.trials import Goal, trial_id, trial_inputs
+from astraml_ray.tuning.trials import Course, Goal, course_of, trial_id, trial_inputs
 
 __all__ = ["Shared", "TrialPlace"]
 
@@ -61,6 +63,7 @@ class TrialPlace(tune.Trainable):  # type: ignore[misc]
         _keep_blocks()
         self._shared = shared
         self._session: Session | TeamSession | None = None
+        self._course: Course | None = None
         self._begin(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -74,6 +77,9 @@ class TrialPlace(tune.Trainable):  # type: ignore[misc]
         if self._session is None:
             return self._failed
         told = self._session.next(_STEP_S)
+        if told.kind == "evaluation":
+            assert self._course is not None
+            return _result(told.kind, {**told.record, "course": asdict(self._course)})
         return _result(told.kind, told.record)
 
     def cleanup(self) -> None:
@@ -94,12 +100,14 @@ class TrialPlace(tune.Trainable):  # type: ignore[misc]
             self._session = self._start(json.loads(config["plan"]))
         except Exception as error:
             found = error if isinstance(error, AstraError) else classify(error)
-            self._failed = _result("failed", found.as_dict())
+            masker = masker_of(self._shared.inputs.spec, self._shared.inputs.secrets)
+            self._failed = _result("failed", mask_data(found.as_dict(), masker))
 
     def _start(self, plan: dict[str, Any]) -> Session | TeamSession:
         shared, settings = self._shared, load_settings()
         folder = trial_folder(shared.folder, plan["number"])
         inputs = trial_inputs(shared.inputs, shared.document, plan["parameters"], shared.goal, settings)
+        self._course = course_of(inputs)
         if plan["copied"] or not folder.exists("inputs.json"):
             store_inputs(inputs, folder)
         if plan["copied"]:

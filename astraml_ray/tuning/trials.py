@@ -7,30 +7,42 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from astraml_ray.errors import AstraError
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
+from astraml_ray.spec.documents import changed
 from astraml_ray.spec.hyperparams import EarlyStopping
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.sweep import Sweep
-from astraml_ray.spec.sweep_checks import with_values
-from astraml_ray.training.preparation import RunInputs, prepare
+from astraml_ray.training.preparation import RunInputs, placed, prepare
 from astraml_ray.training.timetable import Timetable
 
 __all__ = [
+    "Course",
     "Goal",
     "check_preparation",
+    "course_of",
     "evaluations_of",
     "extremes",
     "goal_of",
+    "seated",
     "trial_id",
     "trial_inputs",
     "watching",
 ]
 
 _NEVER = 10_000
-_PREPARED = ("max_length", "mask_probability", "dropout")
-"""Hyperparameters that the tokens or the model's configuration follow from."""
+_UNREAD = frozenset(
+    f"hyperparams.{name}"
+    for name in (
+        *("lr", "lr_scheduler", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon"),
+        *("batch_size", "gradient_accumulation_steps", "epochs", "max_steps", "max_grad_norm", "precision"),
+        *("eval_every", "early_stopping.patience", "early_stopping.min_delta", "early_stopping.restore_best"),
+    )
+) | {"checkpoint.every", "checkpoint.keep"}
+"""The fields that prepare does not look at. A trial with any other value of its own is prepared anew."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,23 @@ class Goal:
         if value is None or not math.isfinite(value):
             return -1e300
         return -value if self.lower else value
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long a trial's run is, in evaluations.
+
+    Attributes:
+        evaluations: Of the whole run.
+        steps: Optimizer steps from one to the next.
+    """
+
+    evaluations: int
+    steps: int
+
+    def evaluation_at(self, step: int) -> int:
+        """Which evaluation, from 1, the one at a step is."""
+        return min(self.evaluations, math.ceil(step / self.steps))
 
 
 def trial_id(number: int) -> str:
@@ -99,16 +128,24 @@ def trial_inputs(
         AstraError: The values make no run; `check_preparation` finds that out beforehand.
     """
     plain = {key: value for key, value in document.items() if key != "sweep"}
-    spec, base = watching(parse_spec(with_values(plain, values)), goal), inputs.spec
+    asked, before, base = parse_spec(changed(plain, values)), parse_spec(plain), inputs.spec
+    spec = watching(asked, goal)
+    # An earlier job may have had other secrets: this one's are given.
+    dataset = spec.dataset.model_copy(update={"credentials": base.dataset.credentials})
+    spec = spec.model_copy(update={"dataset": dataset, "resources": base.resources, "env": base.env})
     if any(_prepares(path) for path in values):
-        same = spec.dataset == parse_spec(plain).dataset
-        inputs = prepare(spec, settings, secrets=inputs.secrets, manifest=inputs.manifest if same else None)[0]
-        spec = inputs.spec
-    else:
-        hyper = spec.hyperparams.model_copy(update={"max_length": base.hyperparams.max_length})
-        spec = spec.model_copy(update={"task": base.task, "hyperparams": hyper})
-    kept = {"resources": base.resources, "env": base.env}
-    return replace(inputs, spec=spec.model_copy(update=kept))
+        manifest = inputs.manifest if _read(asked) == _read(before) else None
+        found = prepare(spec, settings, secrets=inputs.secrets, manifest=manifest)[0]
+        # It goes to whoever reads rows, and they are given no more than what reading takes.
+        return replace(found, manifest=replace(found.manifest, secret=inputs.manifest.secret))
+    hyper = spec.hyperparams.model_copy(update={"max_length": base.hyperparams.max_length})
+    return replace(inputs, spec=spec.model_copy(update={"task": base.task, "hyperparams": hyper}))
+
+
+def seated(inputs: RunInputs) -> tuple[RunInputs, torch.device]:
+    """The inputs of a trial of one worker as they are where it trains, and what it trains on."""
+    gpus = inputs.spec.resources.gpus not in (0, "auto")
+    return placed(inputs, gpus=gpus), torch.device("cuda", 0) if gpus else torch.device("cpu")
 
 
 def check_preparation(inputs: RunInputs, document: Mapping[str, Any], goal: Goal, settings: Settings) -> None:
@@ -118,13 +155,20 @@ def check_preparation(inputs: RunInputs, document: Mapping[str, Any], goal: Goal
         AstraError: One of them makes no run; its `param` is the parameter's.
     """
     for path, distribution in _sweep(inputs.spec).parameters.items():
-        for value in distribution.probes() if _prepares(path) else ():
+        # Of a seed, one value is as good as another.
+        for value in distribution.probes() if _prepares(path) and path != "seed" else ():
             try:
                 trial_inputs(inputs, document, {path: value}, goal, settings)
             except AstraError as error:
                 error.message = f"with {path}={value!r}: {error.message}"
                 error.param = f"/sweep/parameters/{path}"
                 raise
+
+
+def course_of(inputs: RunInputs) -> Course:
+    """How long a trial's run is."""
+    timetable = Timetable.of(inputs.spec.hyperparams, inputs.train_rows)
+    return Course(evaluations_of(inputs.spec, inputs.train_rows), _every(inputs.spec, timetable))
 
 
 def evaluations_of(spec: JobSpec, rows: int) -> int:
@@ -146,8 +190,12 @@ def _every(spec: JobSpec, timetable: Timetable) -> int:
 
 
 def _prepares(path: str) -> bool:
-    first, _, rest = path.partition(".")
-    return first in ("dataset", "model", "task") or (first == "hyperparams" and rest in ("", *_PREPARED))
+    return path not in _UNREAD
+
+
+def _read(spec: JobSpec) -> tuple[Any, ...]:
+    """What a manifest follows from."""
+    return spec.dataset, spec.task, spec.sampling == "natural"
 
 
 def _sweep(spec: JobSpec) -> Sweep:

@@ -20,6 +20,7 @@ from astraml_ray.spec.placement import Placement
 from astraml_ray.training.failures import classify
 from astraml_ray.tuning.director import Director
 from astraml_ray.tuning.trainable import Shared, TrialPlace
+from astraml_ray.tuning.trials import Course
 
 __all__ = ["run_trials"]
 
@@ -143,7 +144,8 @@ class _Scheduler(_Unsaved, TrialScheduler):  # type: ignore[misc]
                 self._director.progressed(number, told["step"], told["epoch"])
             return str(TrialScheduler.CONTINUE)
         scores = {name: value for name, value in told.items() if "/" in name}
-        answer = self._director.evaluated(number, told["step"], told["epoch"], scores)
+        course = Course(**told["course"])
+        answer = self._director.evaluated(number, told["step"], told["epoch"], scores, course)
         if answer == "pause":
             trial.set_config(_config(self._director, number))
             tune_controller.pause_trial(trial, should_checkpoint=False)

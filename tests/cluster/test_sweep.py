@@ -27,6 +27,7 @@ from astraml_ray.training.orphans import wait_until
 from astraml_ray.training.preparation import load_inputs
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.stop import Stop
+from astraml_ray.tuning.journal import read_sweep
 from astraml_ray.tuning.ledger import Evaluation
 from astraml_ray.tuning.pruning import make_pruner
 from astraml_ray.tuning.sweep import begin_sweep, prepare_sweep, run_sweep
@@ -89,7 +90,7 @@ def assert_nothing_is_left() -> None:
 
 def same_decisions(folder: Path, trials: list[dict[str, Any]]) -> None:
     """Whether the trials ended as one undisturbed pruner, told the same evaluations, would have had it."""
-    saved = json.loads((folder / "sweep.json").read_text())
+    saved = read_sweep(RunFolder(str(folder)))
     spec = parse_spec(saved["document"])
     assert spec.sweep is not None
     rows = load_inputs(RunFolder(str(folder))).train_rows
@@ -191,6 +192,9 @@ def test_weak_trials_go_on_with_the_weights_of_strong_ones(
         assert groups[0] != groups[1]
         assert trial["reason"] is None or trial["reason"].startswith(("pbt: ", "early_stopping"))
     assert all(t["status"] == "succeeded" and t["step"] == 26 for t in trials.values())
+    best = trials[result["sweep"]["best_trial"]]
+    assert result["metrics"]["validation/loss"] == best["best_metric"]
+    assert best["best_metric"] == min(t["best_metric"] for t in trials.values())
 
 
 def _steps(trial: dict[str, Any]) -> list[int]:
@@ -208,9 +212,24 @@ def test_trials_of_several_workers_fill_the_cluster_and_do_not_wait_for_each_oth
     run.begin({**document, "hyperparams": hyper, "resources": resources, "sweep": sweep})
     result = run.run(cores)
     assert_nothing_is_left()
-    assert result["sweep"]["trials"][0]["status"] == "succeeded"
-    assert all(t["history"] for t in result["sweep"]["trials"])
+    trials = {t["trial_id"]: t for t in result["sweep"]["trials"]}
+    for trial in trials.values():
+        assert (trial["status"], trial["step"], trial["reason"]) == ("succeeded", 13, None)
+        assert [step for step, _ in trial["history"]] == [5, 10, 13]
+        place = Path(trial["run_path"])
+        spec = parse_spec(parse_document((place / "spec.yaml").read_text(), source="spec.yaml"))
+        assert spec.resources.workers == 2
+        assert spec.hyperparams.lr == trial["parameters"]["hyperparams.lr"]
+        records = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+        scored = [[r["step"], r["validation/loss"]] for r in records if "validation/loss" in r]
+        assert scored == trial["history"]
     assert result["workers"] == 2
+    best = trials[result["sweep"]["best_trial"]]
+    assert result["metrics"]["validation/loss"] == best["best_metric"] == min(t["best_metric"] for t in trials.values())
+    kept = Path(best["run_path"]) / "checkpoints" / f"step-{best['best_step']:09d}" / "model.safetensors"
+    published = safetensors.torch.load_file(Path(result["model_path"]) / "model.safetensors")
+    weights = safetensors.torch.load_file(kept)
+    assert all(bool((published[name] == weights[name]).all()) for name in published)
 
 
 def test_a_job_of_the_service_is_stopped_and_another_goes_on_with_it(
@@ -218,7 +237,7 @@ def test_a_job_of_the_service_is_stopped_and_another_goes_on_with_it(
 ) -> None:
     """Through the door of the service; the second job finds what the first one's trials had done."""
     sweep = {"parameters": {"hyperparams.lr": {"choice": [1e-3, 5e-3, 1e-2]}}, "scheduler": "none"}
-    spec = parse_spec({**document, "sweep": {**sweep, "max_concurrent": 1}})
+    spec = parse_spec({**document, "sweep": sweep})
     first, parent = _job(spec.canonical(), tmp_path / "first", cores)
     original = first._take_record
 
@@ -238,7 +257,7 @@ def test_a_job_of_the_service_is_stopped_and_another_goes_on_with_it(
     assert_nothing_is_left()
     report = outbox.next_report()
     assert (report["end"]["status"], report["end"]["reason"]) == ("succeeded", "completed")
-    assert report["progress"]["fraction"] == 1.0
+    assert "progress" not in report
     assert {trial["number"] for trial in report["trials"]} == {1, 2}
     assert [event["data"]["sweep"]["trials"] for event in report["events"] if event["type"] == "sweep_started"] == [3]
     assert "sweep/best" in report["windows"]
@@ -254,6 +273,7 @@ def _job(spec: dict[str, Any], folder: Path, cores: int | None, parent: Path | N
         "attempts": 0,
         "failures": [],
         "run_path": str(folder),
+        "trials_at_once": 1,
         "parent_run_path": None if parent is None else str(parent),
     }
     outbox = Outbox()
@@ -288,7 +308,7 @@ def test_a_killed_driver_goes_on_where_it_was(document: dict[str, Any], tmp_path
     command.read_until("t0003 starts")
     command.process.kill()
     command.finish()
-    before = json.loads((folder / "sweep.json").read_text())
+    before = read_sweep(RunFolder(str(folder)))
     ended = [t for t in before["trials"] if t["status"] in ("succeeded", "stopped")]
     assert ended
     code, out, err = Command.run("run", "--resume", str(folder), "--output", "json")
@@ -300,7 +320,7 @@ def test_a_killed_driver_goes_on_where_it_was(document: dict[str, Any], tmp_path
         now = after[trial["number"]]
         assert (now["ended_at"], now["seconds"]) == (trial["ended_at"], pytest.approx(trial["seconds"], abs=0.001))
         assert f"t{trial['number']:04d} goes on" not in err
-    kept = json.loads((folder / "sweep.json").read_text())["results"]
+    kept = json.loads((folder / "sweep.json").read_text())["results"]  # the whole, as nothing changes any more
     assert kept[: len(before["results"])] == before["results"]
     assert len({(number, step) for number, step, *_ in kept}) == len(kept)
     expected = parse_spec(before["document"]).sweep

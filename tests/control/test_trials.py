@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from astraml_ray.control.outbox import Outbox
+from astraml_ray.control.reconciliation import trials_wanted
 from astraml_ray.control.trials import events_between, is_news, trial_record
 from astraml_ray.data.masking import Masker
 from astraml_ray.spec.loading import parse_spec
@@ -209,6 +212,55 @@ class TestReports:
         assert world.job(job_id).status is JobStatus.CANCELLED
         with world.store.read() as conn:
             assert get_trial(conn, job_id, "t0001").status == "cancelled"
+
+
+def test_the_progress_of_a_sweep_is_that_of_its_trials_and_no_runners(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, world: World
+) -> None:
+    from astraml_ray.control import run_job
+    from astraml_ray.control.run_secrets import RunSecrets
+
+    def one_of_two_trials(inputs: Any, folder: Any, watcher: Any, settings: Any, **places: Any) -> dict[str, Any]:
+        watcher.on_event({"event": "trial", "message": "", "trial": ended(0)})
+        watcher.on_event({"step": 1, "epoch": 1.0, "sweep/best": 0.5, "time": START})
+        return {"status": "succeeded", "reason": "completed"}
+
+    monkeypatch.setattr(run_job, "run_sweep", one_of_two_trials)
+    document = {"dataset": "s3://b/d", "model": "tiny-bert", "sweep": {"parameters": {"seed": {"choice": [1, 2]}}}}
+    spec = parse_spec(document)
+    secrets = RunSecrets(spec, "runner", "astraml", lambda *_: pytest.fail("it names no secret"))
+    outbox = Outbox()
+    order = {"stop": None, "attempts": 0, "failures": [], "run_path": str(tmp_path), "spec": spec.canonical()}
+    run = run_job.RunJob(order, local_cores=1, outbox=outbox, secrets=secrets)
+    monkeypatch.setattr(run, "_inputs", lambda: SimpleNamespace(spec=spec))
+    run.run()
+    report = outbox.next_report()
+    assert (report["status"], report["end"]["status"]) == ("running", "succeeded")
+    assert "sweep/best" in report["windows"]
+
+    job_id = start(world)
+    told_more = {name: value for name, value in report.items() if name not in ("seq", "end")}
+    world.report(job_id, sweep={**SWEEP, "trials": 2}, **told_more)
+    # The best value so far, told by itself, leaves it as it is.
+    world.report(job_id, **{**told_more, "trials": []})
+    progress = world.job(job_id).progress or {}
+    assert (progress["fraction"], progress["trials"]["ended"]) == (0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "wanted"),
+    [
+        (None, 1),
+        ({"parameters": {"seed": {"choice": [1, 2, 3]}}}, 3),
+        ({"parameters": {"seed": {"choice": [1, 2, 3]}, "task": {"choice": ["auto"]}}, "trials": 2}, 2),
+        ({"parameters": {"seed": {"int_uniform": [1, 6]}}, "max_concurrent": 4}, 4),
+        ({"parameters": {"seed": {"choice": [1, 2, 3]}}, "trials": 50, "algorithm": "grid"}, 3),
+        ({"parameters": {"seed": {"choice": [1, 2, 3]}}, "trials": 50}, 50),
+        ({"what": "an earlier release took"}, 1),
+    ],
+)
+def test_a_sweep_wants_no_more_places_than_it_has_trials(sweep: Any, wanted: int) -> None:
+    assert trials_wanted({"sweep": sweep}) == wanted
 
 
 def test_a_runner_tells_of_trials_by_themselves_and_of_the_sweeps_start_as_an_event() -> None:

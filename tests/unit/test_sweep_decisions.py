@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,20 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import AsyncHyperBandScheduler
 
+from astraml_ray.data.masking import Masker
 from astraml_ray.errors import NumericError
 from astraml_ray.spec.loading import parse_spec
-from astraml_ray.spec.sweep import Sweep
+from astraml_ray.spec.sweep import Distribution, Sweep
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.tuning.director import Course, Director
+from astraml_ray.tuning.director import Director
+from astraml_ray.tuning.journal import SWEEP_FILE, Journal, read_sweep
 from astraml_ray.tuning.ledger import Ledger
 from astraml_ray.tuning.places import arrange
 from astraml_ray.tuning.population import Population, perturbed
 from astraml_ray.tuning.pruning import Verdict, _Standing, make_pruner
 from astraml_ray.tuning.space import Told, parameters_of
-from astraml_ray.tuning.trials import Goal, goal_of, watching
+from astraml_ray.tuning.trials import Course, Goal, goal_of, watching
 
 GOAL = Goal("validation/loss", lower=True)
 WHOLE = 16
+COURSE = Course(WHOLE, 10)
 
 
 def sweep_of(**fields: Any) -> Sweep:
@@ -147,22 +151,26 @@ def test_a_population_copies_the_strong_and_changes_a_little() -> None:
     assert perturbed(found, 1e-3, 0.9, 0.1) == pytest.approx(0.8e-3)
     assert perturbed(found, 1e-2, 0.9, 0.9) == 1e-2
     assert perturbed(found, 1e-2, 0.1, 0.5) == found.at(0.5)
+    whole = Distribution(int_uniform=[3, 31, 7])
+    tried = [perturbed(whole, value, 0.9, share) for value in (3, 17, 31) for share in (0.1, 0.9)]
+    assert tried == [3, 3, 17, 17, 24, 31]
 
 
 def director_of(sweep: Sweep, folder: Path, events: list[dict[str, Any]], *, concurrent: int = 3) -> Director:
-    file = folder / "sweep.json"
+    place, state = RunFolder(str(folder)), dict[str, Any]()
     ledger = Ledger(GOAL, cpus=1.0, gpus=0.5)
-    if file.exists():
-        ledger.restore(json.loads(file.read_text()))
+    if place.exists(SWEEP_FILE):
+        state = read_sweep(place)
+        ledger.restore(state)
     return Director(
         sweep,
         ledger,
-        RunFolder(str(folder)),
+        Journal(place, state),
+        place,
         events.append,
-        lambda values: Course(WHOLE, 10),
-        document={},
         evaluations=WHOLE,
         concurrent=concurrent,
+        masker=Masker({"token": "correct-horse"}),
     )
 
 
@@ -192,7 +200,7 @@ class Pretended:
                 self.saved[number] -= 10
                 return director
             answered += 1
-            if director.evaluated(number, step, step / 10, {"validation/loss": loss}) == "stop":
+            if director.evaluated(number, step, step / 10, {"validation/loss": loss}, COURSE) == "stop":
                 del self.running[number]
             elif step == WHOLE * 10:
                 director.finished(number, "completed", step)
@@ -233,10 +241,10 @@ def test_an_evaluation_that_comes_again_is_not_judged_again(tmp_path: Path) -> N
     assert (first, second) == (0, 1)
     for number in (0, 1):
         director.started(number)
-    assert director.evaluated(0, 10, 1.0, {"validation/loss": 0.5}) == "continue"
-    assert director.evaluated(0, 10, 1.0, {"validation/loss": 0.4}) == "continue"
+    assert director.evaluated(0, 10, 1.0, {"validation/loss": 0.5}, COURSE) == "continue"
+    assert director.evaluated(0, 10, 1.0, {"validation/loss": 0.4}, COURSE) == "continue"
     assert director.ledger.trials[0].metric == 0.5
-    assert director.evaluated(1, 10, 1.0, {"validation/loss": float("inf")}) == "stop"
+    assert director.evaluated(1, 10, 1.0, {"validation/loss": float("inf")}, COURSE) == "stop"
     told = [event["trial"] for event in events][-1]
     assert (told["status"], told["rung"], told["metric"], told["history"]) == ("stopped", 1, None, [[10, None]])
     assert told["reason"] == "asha_rung_1: nothing finite is worse than the 0.5 that rung 1 asks for"
@@ -247,6 +255,38 @@ def test_an_evaluation_that_comes_again_is_not_judged_again(tmp_path: Path) -> N
         *("history", "parent"),
     }
     json.dumps(told, allow_nan=False)
+
+
+def test_who_copies_has_the_values_of_the_copied_weights_and_the_best_never_copies(tmp_path: Path) -> None:
+    director = director_of(sweep_of(scheduler="pbt", trials=4), tmp_path, [], concurrent=4)
+    trials = director.ledger.trials
+    for number in range(4):
+        assert director.next_trial() == number
+        director.started(number)
+
+    def told(number: int, step: int, loss: float) -> str:
+        return director.evaluated(number, step, step / 10, {"validation/loss": loss}, COURSE)
+
+    assert [told(0, 10, 0.5), told(1, 10, 0.2), told(2, 10, 0.3)] == ["continue"] * 3
+    # The worst now, and yet nobody has been better: its weights are the sweep's so far.
+    assert told(1, 20, 0.9) == "continue"
+    assert told(3, 10, 2.0) == "pause"
+    assert (trials[3].parent, trials[3].best_metric, trials[3].best_step) == (2, 0.3, 10)
+    assert director.ledger.best() is trials[1]
+    # Whom another waits to copy keeps its weights until then, and nobody copies what is not there yet.
+    assert told(2, 20, 3.0) == "pause"
+    assert (trials[2].parent, trials[2].best_metric) == (None, 0.3)
+    director.resume(3)
+    director.resume(2)
+    assert told(0, 20, 0.1) == "continue"
+    assert told(3, 20, 0.4) == "continue"
+    assert told(2, 30, 3.0) == "pause"
+    assert (trials[2].parent, trials[2].best_metric, trials[2].best_step) == (0, 0.1, 20)
+    director.resume(2)
+    assert told(2, 40, 0.7) == "continue"
+    assert director.ledger.best() is trials[0]
+    again = director_of(sweep_of(scheduler="pbt", trials=4), tmp_path, []).ledger
+    assert again.to_dict()["trials"][3]["copied"] == {"donor": 2, "step": 10, "count": 1}
 
 
 def test_a_sweep_of_failures_is_hopeless_and_one_success_is_hope(tmp_path: Path) -> None:
@@ -266,13 +306,51 @@ def test_a_sweep_of_failures_is_hopeless_and_one_success_is_hope(tmp_path: Path)
     assert director.hopeless() is None
 
 
+def test_no_secret_of_a_trials_error_is_written_or_told(tmp_path: Path) -> None:
+    events: list[dict[str, Any]] = []
+    director = director_of(sweep_of(), tmp_path, events)
+    for number in range(3):
+        director.next_trial()
+        director.started(number)
+        error = NumericError("denied to correct-horse", param="s3://correct-horse@b", hint="ask").as_dict()
+        director.failed(number, error)
+    director.close(None)
+    written = "".join(file.read_text() for file in tmp_path.rglob("*.json"))
+    assert "denied to ***" in written
+    for text in (written, json.dumps([*events, director.records()]), str(director.hopeless())):
+        assert "correct-horse" not in text
+
+
+def test_a_sweep_says_why_it_ends(tmp_path: Path) -> None:
+    unbounded = director_of(sweep_of(trials=2), tmp_path / "a", [])
+    assert unbounded.next_trial() == 0
+    unbounded.started(0)
+    assert unbounded.end_reason(None) is None
+    assert (unbounded.end_reason("keep_best"), unbounded.end_reason("now")) == ("stopped_keep_best", "stopped")
+    # Between two trials nothing runs that could be told to stop.
+    unbounded.finished(0, "completed", 160)
+    assert unbounded.end_reason("keep_best") == "stopped_keep_best"
+    unbounded.next_trial()
+    unbounded.started(1)
+    unbounded.finished(1, "completed", 160)
+    assert [unbounded.end_reason(mode) for mode in (None, "keep_best")] == ["completed"] * 2
+    bounded = director_of(sweep_of(trials=1, budget={"time": "0.001s"}), tmp_path / "b", [])
+    bounded.next_trial()
+    bounded.started(0)
+    time.sleep(0.002)
+    assert bounded.end_reason(None) == "budget_used"
+    bounded.close("budget_used")
+    assert director_of(sweep_of(trials=1), tmp_path / "b", []).end_reason(None) == "budget_used"
+
+
 def test_a_budget_and_the_order_of_places(tmp_path: Path) -> None:
     director = director_of(sweep_of(budget={"time": "0.001s"}), tmp_path, [], concurrent=2)
     assert [director.next_trial() for _ in range(3)] == [0, 1, None]
     director.started(0)
-    director.evaluated(0, 10, 1.0, {"validation/loss": 0.5})
+    director.evaluated(0, 10, 1.0, {"validation/loss": 0.5}, COURSE)
     assert director.used_up()
-    director.close(None, budget=True)
+    assert director.end_reason(None) == "budget_used"
+    director.close("budget_used")
     assert [(t.status, t.reason) for t in director.ledger.trials] == [("stopped", "budget_used")] * 2
     best = director.ledger.best()
     assert best is not None

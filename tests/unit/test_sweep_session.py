@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 from astraml_ray.data.microbatches import local_blocks
 from astraml_ray.errors import AstraError
@@ -19,8 +21,8 @@ from astraml_ray.training.preparation import RunInputs, store_inputs
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.worker import split_reader
 from astraml_ray.tuning.inheritance import inherit
-from astraml_ray.tuning.session import Session
-from astraml_ray.tuning.sweep import prepare_sweep
+from astraml_ray.tuning.session import Session, past_records
+from astraml_ray.tuning.sweep import _publish, prepare_sweep
 from astraml_ray.tuning.trials import goal_of, trial_inputs
 from tests.conftest import write_dataset
 
@@ -120,7 +122,7 @@ def test_what_a_value_changes_is_prepared_anew_and_the_rest_is_shared(
     assert rate.tokenizer is inputs.tokenizer
     short = of_trial(inputs, document, hyperparams__max_length=16)
     assert (short.encoder.max_length, inputs.encoder.max_length) == (16, 32)
-    assert short.manifest is inputs.manifest
+    assert short.manifest.splits is inputs.manifest.splits
     sweep = {"parameters": {"model.name": {"choice": ["tiny-bert", "./nowhere"]}}}
     with pytest.raises(AstraError, match=r"with model.name='./nowhere'") as caught:
         prepare_sweep(parse_spec({**document, "sweep": sweep}), load_settings())
@@ -140,6 +142,9 @@ def test_a_trial_goes_on_from_anothers_weights_with_a_rate_of_its_own(
     mark = {"donor": 0, "step": 8, "count": 1}
     inherit(donor, folder, weak.spec.hyperparams, mark)
     assert weights(folder, 8) == weights(donor, 8) != before
+    assert folder.read("metrics.jsonl") == donor.read("metrics.jsonl")
+    expected = [record for record in past_records(donor) if "validation/loss" in record]
+    assert [record for record in past_records(folder) if "validation/loss" in record] == expected
     session = started(weak, folder)
     list(followed(session, upto=12))
     session.end()
@@ -147,11 +152,43 @@ def test_a_trial_goes_on_from_anothers_weights_with_a_rate_of_its_own(
     theirs = [json.loads(line) for line in donor.read("metrics.jsonl").splitlines()]
     rates = {r["step"]: r["train/learning_rate"] for r in records if "train/learning_rate" in r}
     others = {r["step"]: r["train/learning_rate"] for r in theirs if "train/learning_rate" in r}
-    assert rates[8] * 5 == pytest.approx(others[8])
-    assert 0 < rates[12] < 1e-3 * 0.2
+    assert rates[8] == others[8] == pytest.approx(5e-3 * 0.5 * (1 + math.cos(math.pi * 8 / 13)))
+    assert rates[12] == pytest.approx(1e-3 * 0.5 * (1 + math.cos(math.pi * 12 / 13)))
     after = weights(folder, 12)
     inherit(donor, folder, weak.spec.hyperparams, mark)
     assert weights(folder, 12) == after
+
+
+class Read(RunFolder):
+    """Knows which files were read whole."""
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(uri)
+        self.names_read: list[str] = []
+
+    def read(self, name: str) -> bytes:
+        self.names_read.append(name)
+        return super().read(name)
+
+
+def test_the_best_weights_are_published_without_reading_what_only_training_takes(
+    inputs: RunInputs, document: dict[str, Any], tmp_path: Path
+) -> None:
+    trial, folder = of_trial(inputs, document, hyperparams__lr=5e-3), Read(str(tmp_path / "trial"))
+    session = started(trial, folder)
+    list(followed(session))
+    session.end()
+    progress = FolderCheckpoints(folder, keep=9).latest_progress()
+    folder.names_read.clear()
+    outcome = _publish(trial, folder, RunFolder(str(tmp_path / "sweep")), 1)
+    assert [name for name in folder.names_read if name.endswith((".safetensors", ".pt"))] == [
+        f"checkpoints/step-{progress.step:09d}/model.safetensors"
+    ]
+    assert (outcome["best_step"], outcome["steps"]) == (13, 13)
+    published = safetensors.torch.load_file(tmp_path / "sweep" / "model" / "model.safetensors")
+    assert "test/accuracy" in outcome["metrics"]
+    best = safetensors.torch.load(weights(folder, 13))
+    assert all(bool((best[name] == tensor).all()) for name, tensor in published.items())
 
 
 def test_a_trial_that_fails_tells_why_and_leaves_the_place_usable(

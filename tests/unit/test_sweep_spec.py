@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -84,6 +85,12 @@ def test_every_value_is_tried_in_the_document_and_all_problems_come_at_once() ->
     assert found[f"{at}hyperparams.batch_size"].startswith(f"{at}hyperparams.batch_size: ")
 
 
+@pytest.mark.parametrize("path", ["dataset", "dataset.columns", "model", "hyperparams", "hyperparams.early_stopping"])
+def test_a_group_of_fields_is_varied_field_by_field(path: str) -> None:
+    found = problems({"parameters": {path: {"choice": [None, {}]}}, "trials": 2})
+    assert "is a group of fields: vary the fields in it" in found[f"/sweep/parameters/{path}"]
+
+
 def test_values_that_are_wrong_only_together() -> None:
     parameters = {"dataset.path": {"choice": ["a", None]}, "dataset.train": {"choice": [None, "b"]}}
     found = problems({"parameters": parameters, "trials": 4})
@@ -131,6 +138,7 @@ def test_what_is_no_sweep(sweep: dict[str, Any], param: str, words: str) -> None
         ({"log_uniform": [0, 1]}, "above zero"),
         ({"choice": [1, 1]}, "twice"),
         ({"int_uniform": [1, 9, 0]}, "step"),
+        ({"int_uniform": [0, 10**30]}, "within 2**53"),
     ],
 )
 def test_what_is_no_distribution(distribution: dict[str, Any], words: str) -> None:
@@ -160,11 +168,31 @@ def test_a_grid_has_every_point_once() -> None:
     assert sweep_of(parameters=parameters, trials=4, algorithm="grid").count == 4
 
 
+def test_a_grid_may_be_larger_than_anybody_could_walk_through() -> None:
+    values = {"choice": [k / 100 for k in range(1, 11)]}
+    fields = ("lr", "weight_decay", "dropout", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "seed")
+    paths = ["seed" if name == "seed" else f"hyperparams.{name}" for name in fields]
+    parameters = dict.fromkeys(paths[:-1], values) | {"seed": {"int_uniform": [0, 1999]}}
+    parameters |= {f"hyperparams.{name}": {"int_uniform": [1, 2000]} for name in ("batch_size", "max_steps")}
+    found = sweep_of(parameters=parameters, trials=5, algorithm="grid")
+    assert found.grid_size == 10**7 * 2000**3
+    drawn = [found.point(number) for number in range(5)]
+    assert len({json.dumps(point) for point in drawn}) == 5
+    assert all(list(point) == list(parameters) for point in drawn)
+    plain = sweep_of(parameters=parameters, trials=5, algorithm="grid", scheduler="none")
+    assert [plain.point(number)["hyperparams.max_steps"] for number in range(5)] == [1, 2, 3, 4, 5]
+    larger = {**parameters, "hyperparams.epochs": {"int_uniform": [1, 2000]}}
+    assert "over 2**62 points" in problems({"parameters": larger, "trials": 5, "algorithm": "grid"})["/sweep"]
+
+
 def test_shares_of_a_distribution() -> None:
     almost = 1 - 2**-53
     whole = Distribution(int_uniform=[2, 9, 3])
     assert {whole.at(share / 100) for share in range(100)} == {2, 5, 8}
     assert (whole.at(0.0), whole.at(almost)) == (2, 8)
+    wide = Distribution(int_uniform=[0, 2**53])
+    assert (wide.at(almost), wide.values(), wide.probes()) == (2**53 - 1, None, [0, 2**53])
+    assert Distribution(int_uniform=[3, 4, 5]).probes() == [3]
     assert Distribution(log_uniform=[1e-5, 1e-3]).at(0.5) == pytest.approx(1e-4)
     assert Distribution(uniform=[1.0, 2.0]).at(almost) <= 2.0
 

@@ -190,6 +190,9 @@ def test_inputs_survive_the_run_folder(setting: Setting, tmp_path: Path) -> None
     assert loaded.encoder == setting.inputs.encoder
     assert loaded.manifest == setting.inputs.manifest
     assert encoder_from_plain(encoder_to_plain(loaded.encoder)) == loaded.encoder
+    # Batches are padded by it, and it is published with the model.
+    assert loaded.tokenizer.pad_token_id == setting.inputs.tokenizer.pad_token_id
+    assert loaded.tokenizer.get_vocab() == setting.inputs.tokenizer.get_vocab()
 
 
 def encode(inputs: RunInputs, split: str = "train") -> tuple[pa.Table, pa.Table]:

@@ -104,6 +104,18 @@ def test_in_a_bucket_each_file_is_pinned(s3: S3Server, tmp_path: Path) -> None:
     assert images_of(manifest_of("s3://bucket/pictures", tmp_path / "c"), "train") == expected_of(rows[::-1])
 
 
+def test_folders_are_as_they_are_written(tmp_path: Path) -> None:
+    """A path with dots, or a key with an empty step: names are looked up below it all the same."""
+    (tmp_path / "beside").mkdir()
+    rows = write_folder(tmp_path / "d" / "train" / "x", 8, seed=1)
+    write_folder(tmp_path / "d" / "validation", 6, seed=2)
+    plain = [{"file_name": f"../x/./{row['file_name']}", "label": row["label"]} for row in rows]
+    write_metadata(tmp_path / "d" / "train" / "x", plain)
+    manifest = manifest_of(tmp_path / "beside" / ".." / "d", tmp_path / "c")
+    assert images_of(manifest, "train") == expected_of(rows)
+    assert image_metadata._below("s3://b/a//train", "x/../../y/1.png") == "s3://b/a//y/1.png"
+
+
 def test_images_are_not_read_to_count_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what was counted is remembered until the metadata file or an image changes."""
     write_folder(tmp_path / "d" / "train", 20, seed=1)

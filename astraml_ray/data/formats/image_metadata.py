@@ -87,9 +87,16 @@ def _check_one_each(metadata: Sequence[ObjectInfo]) -> None:
 
 def _uris_in(info: ObjectInfo, access: Access) -> list[str]:
     """The images of a metadata file, row by row: names are relative to its folder."""
-    names = _tables.of(info, access)[_FILE_NAME]
-    scheme, _, place = info.uri.rpartition("/")[0].partition("://")
-    return [f"{scheme}://{posixpath.normpath(f'{place}/{name}')}" for name in names.to_pylist()]
+    folder = info.uri.rpartition("/")[0]
+    return [_below(folder, name) for name in _tables.of(info, access)[_FILE_NAME].to_pylist()]
+
+
+def _below(folder: str, name: str) -> str:
+    """A folder stays as the listing writes it, whatever dots and slashes are in it."""
+    path = posixpath.normpath(name).lstrip("/")
+    while path.startswith("../"):
+        folder, path = folder.rpartition("/")[0], path[3:]
+    return f"{folder}/{path}"
 
 
 class _Tables:

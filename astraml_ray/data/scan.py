@@ -30,7 +30,7 @@ __all__ = ["MOST_BAD", "FragmentScan", "scan_fragment", "scan_fragments"]
 MAX_CLASSES = 10_000
 MOST_BAD = 1_000_000
 """Numbers of bad rows that are kept; a dataset with more of them is refused, whatever its size."""
-_VERSION = 6
+_VERSION = 7
 _THREADS = 8
 
 
@@ -99,7 +99,7 @@ def scan_fragment(manifest: Manifest, fragment: Fragment, *, decode: bool = Fals
         fragment: Which.
         decode: Images are decoded, to find those that cannot be; else their headers tell, or their names alone.
     """
-    by_name = manifest.target and not manifest.threshold and not decode
+    by_name = manifest.target and "image" in manifest.columns and not manifest.threshold and not decode
     scan_names = _UNREAD.get(manifest.formats[fragment.source]) if by_name else None
     if scan_names is not None:
         return scan_names(manifest, fragment, manifest.columns["label"])

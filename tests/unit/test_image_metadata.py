@@ -227,6 +227,26 @@ def test_texts_about_images_are_texts(tmp_path: Path) -> None:
     assert (found["rows_are"], found["splits"]["train"]["rows"]) == ("texts", len(rows))
 
 
+def test_texts_about_images_are_looked_at_as_other_texts(tmp_path: Path) -> None:
+    """A null text costs its row, and words have a tag each; no image is read for them."""
+    for split in ("train", "validation"):
+        rows = write_folder(tmp_path / split, 8, seed=1)
+        told: Rows = [
+            {"file_name": row["file_name"], "caption": f"no. {n}", "label": row["label"], "words": ["a"], "tags": ["xy"[n % 2]]}
+            for n, row in enumerate(rows)
+        ]
+        told[2]["caption"] = None
+        told[3]["tags"] = ["y", "x"]
+        write_metadata(tmp_path / split, told)
+    left = {"on_bad_row": "skip", "max_bad_fraction": 0.2}
+    manifest = manifest_of(tmp_path, tmp_path / "c", columns={"text": "caption"}, **left)
+    assert manifest.left_out["validation"].reasons == {"null": 1}
+    kept = read_rows(manifest, manifest.splits["train"], 0)["text"].to_pylist()
+    assert kept == [f"no. {n}" for n in range(8) if n != 2]
+    words = manifest_of(tmp_path, tmp_path / "c", columns={"tokens": "words", "label": "tags"}, **left)
+    assert words.left_out["train"].reasons == {"unequal_lengths": 1}
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [

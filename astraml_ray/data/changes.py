@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
 
+from astraml_ray.data.formats import objects_of
 from astraml_ray.data.prepare import objects_by_split
 from astraml_ray.data.splits import SPLITS
 from astraml_ray.data.storage.credentials import Access
@@ -40,7 +41,10 @@ def listing_digest(spec: DatasetSpec, secret: Callable[[], str] | None) -> str:
         secret: Gives its credentials; None is this machine's own.
 
     Raises:
-        DataError: It cannot be listed.
+        DataError: It cannot be listed, or a metadata file of its images cannot be read.
     """
-    by_split = objects_by_split(spec, Access(spec.endpoint_url, secret))
-    return digest_of(spec, (info for split in SPLITS for info in by_split.get(split, [])))
+    access = Access(spec.endpoint_url, secret)
+    by_split = objects_by_split(spec, access)
+    return digest_of(
+        spec, (info for split in SPLITS for info in objects_of(by_split.get(split, []), spec.format, access))
+    )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from astraml_ray.data.storage.credentials import OWN, Access
 from astraml_ray.data.storage.objects import ObjectInfo, resolve
 from astraml_ray.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "SPLITS", "assign_splits", "data_objects", "split_of"]
+__all__ = ["IMAGE_SUFFIXES", "SPLITS", "assign_splits", "data_objects", "is_metadata", "split_of"]
 
 SPLITS = ("train", "validation", "test")
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff")
@@ -36,6 +36,11 @@ def split_of(relative: str) -> str | None:
     return None
 
 
+def is_metadata(uri: str) -> bool:
+    """Whether a file tells of the images beside and below it, where there are any."""
+    return uri.rsplit("/", 1)[-1].lower() in ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+
+
 def data_objects(objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
     """The objects that hold rows: what lies beside them (state files, indexes, licences) is left out.
 
@@ -58,7 +63,7 @@ def assign_splits(prefix: str, objects: Sequence[ObjectInfo], access: Access = O
     """Objects by split; where none is named, all are training rows.
 
     Raises:
-        DataError: Some splits are named, but no training rows among them.
+        DataError: Some splits are named, but no training rows among them; or a metadata file is above them.
     """
     objects = data_objects(objects)
     filesystem, path = resolve(prefix, access)
@@ -84,4 +89,20 @@ def assign_splits(prefix: str, objects: Sequence[ObjectInfo], access: Access = O
                 hint="name a file or folder train*, or give dataset.train",
             )
         splits["train"] = unnamed
+    else:
+        _check_unnamed(unnamed, splits)
     return splits
+
+
+def _check_unnamed(unnamed: Sequence[ObjectInfo], splits: Mapping[str, Sequence[ObjectInfo]]) -> None:
+    """What is of no split is left out: a file without which images are not what they seem must not be."""
+    for info in unnamed:
+        folder = f"{info.uri.rpartition('/')[0]}/"
+        for name, objects in splits.items():
+            images = any(one.uri.startswith(folder) and one.uri.lower().endswith(IMAGE_SUFFIXES) for one in objects)
+            if is_metadata(info.uri) and images and not any(is_metadata(one.uri) for one in objects):
+                raise DataError(
+                    f"lies above the images of {name}, and a split is read from its own folder alone",
+                    param=info.uri,
+                    hint="write a metadata file into the folder of each split, with names from there on; or take it out",
+                )

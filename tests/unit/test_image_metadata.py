@@ -14,6 +14,7 @@ import pytest
 
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.data.bad_data.quarantine import quarantined
+from astraml_ray.data.changes import digest_of, listing_digest
 from astraml_ray.data.formats import Bounds, image_metadata
 from astraml_ray.data.inspection.inspect import inspect_dataset
 from astraml_ray.data.manifest import Manifest
@@ -165,6 +166,35 @@ def test_a_named_image_that_is_missing_is_a_bad_row(name: str, tmp_path: Path) -
     assert found["splits"]["train"]["rows"] == 20
     [refused] = found["splits"]["train"]["refused"]
     assert "is not there" in refused["why"]
+
+
+def test_a_metadata_file_that_is_not_every_images_is_refused(tmp_path: Path) -> None:
+    """Above the splits, or of some folders only: the classes would be those of folders, or images left out unseen."""
+    rows = write_folder(tmp_path / "train", 10, seed=1)
+    write_folder(tmp_path / "validation", 6, seed=2)
+    for split in ("train", "validation"):
+        (tmp_path / split / "metadata.jsonl").unlink()
+    write_metadata(tmp_path, [{"file_name": f"train/{row['file_name']}", "label": row["label"]} for row in rows])
+    above = error_of(tmp_path, tmp_path / "c")
+    assert "lies above the images of train" in above.message
+    assert str(above.param).endswith("/metadata.jsonl")
+    (tmp_path / "metadata.jsonl").rename(tmp_path / "train" / "a" / "metadata.jsonl")
+    some = error_of(tmp_path, tmp_path / "c")
+    assert "in no folder with a metadata file" in some.message
+    assert str(some.param).endswith("/train/b/001.png")
+
+
+def test_a_dataset_that_is_as_it_was_has_the_digest_of_its_manifest(tmp_path: Path) -> None:
+    """Of images, what is read of them: their metadata file's order, and none that it does not name."""
+    rows = write_folder(tmp_path / "train", 10, seed=1, extra=["left.png"])
+    write_folder(tmp_path / "validation", 6, seed=2)
+    spec = DatasetSpec(path=str(tmp_path))
+    before = digest_of(spec, manifest_of(tmp_path, tmp_path / "c").objects)
+    assert listing_digest(spec, None) == before
+    (tmp_path / "train" / "left.png").unlink()
+    assert listing_digest(spec, None) == before
+    (tmp_path / "train" / rows[0]["file_name"]).write_bytes(rows[1]["image"])
+    assert listing_digest(spec, None) != before
 
 
 def test_a_missing_image_is_told_when_a_run_meets_it(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ that file's rows: `listing_of` puts the images into their order, behind the file
 from __future__ import annotations
 
 from astraml_ray.data.formats.fragment import Bounds, Fragment, place_of, sources_of, unplaced
-from astraml_ray.data.formats.image_metadata import Listing, listing_of
+from astraml_ray.data.formats.image_metadata import Listing, listing_of, objects_of
 from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.formats.recognise import first_of, format_of, formats_of
 from astraml_ray.data.formats.registry import (
@@ -33,6 +33,7 @@ __all__ = [
     "fragments_of",
     "listing_of",
     "mended_schema",
+    "objects_of",
     "place_of",
     "read_fragment",
     "read_mended",

@@ -6,7 +6,7 @@ import json
 import posixpath
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +21,13 @@ from astraml_ray.data.formats.json_lines import JSON_LINES
 from astraml_ray.data.formats.lines import line_format
 from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.formats.parquet import PARQUET
-from astraml_ray.data.formats.recognise import formats_of
+from astraml_ray.data.formats.recognise import formats_of, metadata_of
 from astraml_ray.data.formats.unify import concat_tables
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DataError
 
-__all__ = ["LISTED_IMAGE", "METADATA", "Listing", "all_there", "listing_of"]
+__all__ = ["LISTED_IMAGE", "METADATA", "Listing", "all_there", "listing_of", "objects_of"]
 
 _FILE_NAME = "file_name"
 _FILES = {"jsonl": line_format(JSON_LINES), "csv": line_format(CSV), "parquet": PARQUET}
@@ -58,7 +58,7 @@ def listing_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> Li
         access: How they are reached.
 
     Raises:
-        DataError: As formats_of; or a metadata file cannot be read, or names no images.
+        DataError: As formats_of; or a metadata file cannot be read, or names no images, or some lie below none.
     """
     kinds = formats_of(objects, wanted, access)
     metadata = [info for info, kind in zip(objects, kinds, strict=True) if kind == "metadata"]
@@ -70,10 +70,28 @@ def listing_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> Li
     for info in metadata:
         uris = _uris_in(info, access)
         found += [(info, "metadata"), *((images.get(uri, ObjectInfo(uri, 0, "")), "listed-image") for uri in uris)]
-    unnamed = len(images.keys() - {info.uri for info, _ in found})
+    unnamed = images.keys() - {info.uri for info, _ in found}
+    _check_below(unnamed, metadata)
     others = ("metadata", "image-folder")
     found += [(info, kind) for info, kind in zip(objects, kinds, strict=True) if kind not in others]
-    return Listing(tuple(info for info, _ in found), tuple(kind for _, kind in found), unnamed)
+    return Listing(tuple(info for info, _ in found), tuple(kind for _, kind in found), len(unnamed))
+
+
+def objects_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> tuple[ObjectInfo, ...]:
+    """The objects that listing_of gives; opened is only what tells of images."""
+    return listing_of(objects, wanted, access).objects if metadata_of(objects, wanted) else tuple(objects)
+
+
+def _check_below(unnamed: Collection[str], metadata: Sequence[ObjectInfo]) -> None:
+    """What is below no metadata file is no image that someone has left out of one."""
+    folders = tuple(f"{info.uri.rpartition('/')[0]}/" for info in metadata)
+    for uri in sorted(unnamed):
+        if not uri.startswith(folders):
+            raise DataError(
+                f"is in no folder with a metadata file, and other images of the split are; {metadata[0].uri} is one",
+                param=uri,
+                hint="write one for these images too, or take that one out: then folders name the classes",
+            )
 
 
 def _check_one_each(metadata: Sequence[ObjectInfo]) -> None:

@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import zstandard
 
 from astraml_ray.data.formats.delimited import delimiter_of
-from astraml_ray.data.splits import IMAGE_SUFFIXES
+from astraml_ray.data.splits import IMAGE_SUFFIXES, is_metadata
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo, read_range
 from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["HEAD_BYTES", "content_of", "first_of", "format_of", "formats_of", "name_of"]
+__all__ = ["HEAD_BYTES", "content_of", "first_of", "format_of", "formats_of", "metadata_of", "name_of"]
 
 HEAD_BYTES = 1 << 14
 _THREADS = 16
@@ -69,10 +69,16 @@ def formats_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> li
         DataError: As format_of.
     """
     named = {info.uri for info in objects if _named_as_image(info, wanted)}
-    others = [info for info in objects if info.uri not in named and not (named and _is_metadata(info))]
+    others = [info for info in objects if info.uri not in named and not (named and is_metadata(info.uri))]
     with ThreadPoolExecutor(_THREADS) as pool:
         found = dict(zip(others, pool.map(lambda info: format_of(info, wanted, access), others), strict=True))
     return [found.get(info, "image-folder" if info.uri in named else "metadata") for info in objects]
+
+
+def metadata_of(objects: Sequence[ObjectInfo], wanted: str) -> list[ObjectInfo]:
+    """Those of a split's objects that tell of the images among them."""
+    metadata = [info for info in objects if is_metadata(info.uri)]
+    return metadata if metadata and any(_named_as_image(info, wanted) for info in objects) else []
 
 
 def first_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> tuple[ObjectInfo, str]:
@@ -81,18 +87,13 @@ def first_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> tupl
     Raises:
         DataError: As format_of.
     """
-    metadata = [info for info in objects if _is_metadata(info)]
-    if metadata and any(_named_as_image(info, wanted) for info in objects):
-        return metadata[0], "metadata"
+    for info in metadata_of(objects, wanted):
+        return info, "metadata"
     return objects[0], format_of(objects[0], wanted, access)
 
 
 def _named_as_image(info: ObjectInfo, wanted: str) -> bool:
     return wanted in ("auto", "image-folder") and name_of(info.uri)[0] == "image-folder"
-
-
-def _is_metadata(info: ObjectInfo) -> bool:
-    return info.uri.rsplit("/", 1)[-1].lower() in ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
 def format_of(info: ObjectInfo, wanted: str, access: Access) -> str:

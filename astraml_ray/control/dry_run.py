@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from astraml_ray.control.run_secrets import check_endpoint
+from astraml_ray.data.formats import format_names, sources_of
 from astraml_ray.data.inspection.inspect import inspect_dataset
 from astraml_ray.data.inspection.preview import preview_dataset, within
 from astraml_ray.data.manifest import Manifest, Split
@@ -105,10 +106,11 @@ def _readable(document: dict[str, Any], secrets: Callable[[str], str] | None) ->
 
 
 def _split(manifest: Manifest, split: Split) -> dict[str, Any]:
-    sources = sorted({one for part in split.fragments for one in range(part.source, part.source + part.count)})
+    kinds = {part.source: manifest.formats[part.source] for part in split.fragments}
+    objects = {info for part in split.fragments for info in sources_of(manifest.objects, part, kinds[part.source])}
     return {
         "rows": split.total_rows,
-        "objects": len(sources),
-        "bytes": sum(manifest.objects[source].size for source in sources),
-        "formats": sorted({manifest.formats[source] for source in sources}),
+        "objects": sum(bool(info.etag) for info in objects),
+        "bytes": sum(info.size for info in objects),
+        "formats": format_names(kinds.values()),
     }

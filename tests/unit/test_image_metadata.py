@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from astraml_ray.cli.s3_server import S3Server
+from astraml_ray.control import dry_run
 from astraml_ray.data.bad_data.quarantine import quarantined
 from astraml_ray.data.changes import digest_of, listing_digest
 from astraml_ray.data.formats import Bounds, image_metadata
@@ -148,8 +149,10 @@ def test_an_image_that_is_not_named_is_left_out_and_told(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["a/none.png", "../validation/a/000.png", "/etc/hostname"])
-def test_a_named_image_that_is_missing_is_a_bad_row(name: str, tmp_path: Path) -> None:
-    """So is one that lies elsewhere: only what was listed is read."""
+def test_a_named_image_that_is_missing_is_a_bad_row(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is one that lies elsewhere: only what was listed is read, and once."""
     rows = write_folder(tmp_path / "train", 20, seed=1)
     write_folder(tmp_path / "validation", 6, seed=2)
     plain = [{key: row[key] for key in ("file_name", "label")} for row in rows]
@@ -162,8 +165,15 @@ def test_a_named_image_that_is_missing_is_a_bad_row(name: str, tmp_path: Path) -
     assert images_of(manifest, "train") == expected_of(rows)
     [record] = map(json.loads, quarantined(manifest).splitlines())
     assert (record["reason"], json.loads(record["line"])) == ("missing_image", {"file_name": name, "label": "disc"})
+    with monkeypatch.context() as patch:
+        patch.setattr(Bounds, "group", 1)
+        alone = error_of(tmp_path, tmp_path / "c")
+        assert alone.message == error.message
+    reads: list[int] = []
+    read = image_metadata.images_of
+    monkeypatch.setattr(image_metadata, "images_of", lambda *given: reads.append(len(given[0])) or read(*given))
     found = inspect_dataset(DatasetSpec(path=str(tmp_path)))
-    assert found["splits"]["train"]["rows"] == 20
+    assert (found["splits"]["train"]["rows"], sum(reads)) == (20, 26)
     [refused] = found["splits"]["train"]["refused"]
     assert "is not there" in refused["why"]
 
@@ -234,7 +244,14 @@ def test_two_folders_of_a_split_and_one_image_named_twice(tmp_path: Path) -> Non
         (two, "disc"),
         *expected_of(second),
     ]
-    assert inspect_dataset(DatasetSpec(path=str(tmp_path)))["splits"]["train"]["unnamed_images"] == 6
+    found = inspect_dataset(DatasetSpec(path=str(tmp_path)))["splits"]["train"]
+    read = [tmp_path / "train" / "x" / row["file_name"] for row in first[:2]]
+    read += [tmp_path / "train" / "y" / row["file_name"] for row in second]
+    read += [tmp_path / "train" / "x" / "metadata.jsonl", tmp_path / "train" / "y" / "metadata.csv"]
+    assert (found["unnamed_images"], found["formats"], found["files"]) == (6, ["image-folder"], 12)
+    assert found["bytes"] == sum(path.stat().st_size for path in read), "of an image that is named twice once"
+    split = dry_run._split(manifest, manifest.splits["train"])
+    assert split == {"rows": 12, "objects": 12, "bytes": found["bytes"], "formats": ["image-folder"]}
 
 
 def test_a_folder_of_classes_beside_one_with_a_file(tmp_path: Path) -> None:

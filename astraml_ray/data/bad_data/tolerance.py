@@ -81,7 +81,7 @@ def _place(manifest: Manifest, fragment: Fragment, one: BadRow, before: int) -> 
     """The part of an object that a bad row is in, and the row in it and in the object."""
     if one.reason == UNREADABLE:
         return place_of(manifest.objects, fragment, manifest.formats[fragment.source]), ""
-    if fragment.count > 1:
+    if fragment.count > 1 or manifest.formats[fragment.source] == "listed-image":
         where = manifest.objects[fragment.source + one.source].uri
         return where, "" if one.reason in (DAMAGED_FILE, MISSING_IMAGE) else f"row {one.row - one.before}"
     where = place_of(manifest.objects, fragment, manifest.formats[fragment.source])

@@ -7,7 +7,7 @@ that file's rows: `listing_of` puts the images into their order, behind the file
 
 from __future__ import annotations
 
-from astraml_ray.data.formats.fragment import Bounds, Fragment, place_of, sources_of, unplaced
+from astraml_ray.data.formats.fragment import Bounds, Fragment, format_names, place_of, sources_of, unplaced
 from astraml_ray.data.formats.image_metadata import Listing, listing_of, objects_of
 from astraml_ray.data.formats.mending import Mended
 from astraml_ray.data.formats.recognise import first_of, format_of, formats_of
@@ -28,6 +28,7 @@ __all__ = [
     "Listing",
     "Mended",
     "first_of",
+    "format_names",
     "format_of",
     "formats_of",
     "fragments_of",

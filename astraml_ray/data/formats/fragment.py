@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,18 @@ from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["Bounds", "FileFormat", "Fragment", "damage_named", "place_of", "select_columns", "sources_of", "unplaced"]
+__all__ = [
+    "Bounds",
+    "FileFormat",
+    "Fragment",
+    "damage_named",
+    "format_names",
+    "mended_part",
+    "place_of",
+    "select_columns",
+    "sources_of",
+    "unplaced",
+]
 
 
 class Bounds:
@@ -98,11 +109,32 @@ def sources_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> 
     return [objects[fragment.group], *own] if kind == "listed-image" else own
 
 
+def format_names(kinds: Iterable[str]) -> list[str]:
+    """The formats of some objects, as people are told of them."""
+    return sorted({"image-folder" if kind in ("metadata", "listed-image") else kind for kind in kinds})
+
+
 def unplaced(fragment: Fragment, kind: str) -> Fragment:
     """A fragment as it is wherever its objects stand in a manifest: what is kept of it goes by that."""
     if kind == "listed-image":
         return replace(fragment, source=fragment.source - fragment.group, group=0)
     return replace(fragment, source=0)
+
+
+def mended_part(
+    file: FileFormat, info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access
+) -> Mended:
+    """A fragment of one object, what does not parse told apart.
+
+    Raises:
+        DamagedError: It cannot be read at all.
+    """
+    try:
+        return Mended.whole(file.read(info, fragment, columns, access))
+    except DamagedError:
+        if file.mend is None:
+            raise
+        return file.mend(info, fragment, columns, access)
 
 
 def place_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> str:

@@ -20,7 +20,7 @@ from astraml_ray.data.bad_data.rows import DAMAGED_FILE, BadRow
 from astraml_ray.data.formats.arrow import ARROW
 from astraml_ray.data.formats.compressed import compressed_format
 from astraml_ray.data.formats.delimited import CSV
-from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, mended_part
 from astraml_ray.data.formats.image_metadata import LISTED_IMAGE, METADATA, all_there
 from astraml_ray.data.formats.images import IMAGE_FOLDER
 from astraml_ray.data.formats.json_lines import JSON_ARRAY, JSON_LINES
@@ -197,13 +197,13 @@ def read_mended(
     if file.read_listed is not None:
         return file.read_listed(objects, fragment, columns, access)
     if fragment.count == 1:
-        return _mended(file, infos[0], fragment, columns, access)
+        return mended_part(file, infos[0], fragment, columns, access)
     if file.read_group is not None:
         return Mended.whole(file.read_group(infos, columns, access), (1,) * len(infos))
 
     def read(info: ObjectInfo) -> Mended:
         try:
-            return _mended(file, info, _WHOLE, columns, access)
+            return mended_part(file, info, _WHOLE, columns, access)
         except DamagedError as error:
             rows = range(min(_MOST_LOST, _rows_lost(file, info, _WHOLE, access)))
             none = pa.table({name: pa.array([], pa.string()) for name in columns or []})
@@ -211,17 +211,6 @@ def read_mended(
 
     parts = _of_each(infos, read, lambda part: _bytes_of(part.table))
     return joined(parts, concat_tables(infos, [part.table for part in parts]))
-
-
-def _mended(
-    file: FileFormat, info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access
-) -> Mended:
-    try:
-        return Mended.whole(file.read(info, fragment, columns, access))
-    except DamagedError:
-        if file.mend is None:
-            raise
-        return file.mend(info, fragment, columns, access)
 
 
 def _of_each(infos: Sequence[ObjectInfo], read: Callable[[ObjectInfo], _T], size: Callable[[_T], int]) -> list[_T]:

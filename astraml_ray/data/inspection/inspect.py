@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.columns import TEXT_NAMES, find_columns
-from astraml_ray.data.formats import fragments_of, listing_of
+from astraml_ray.data.formats import format_names, fragments_of, listing_of
 from astraml_ray.data.inspection.counts import SplitTally
 from astraml_ray.data.inspection.findings import find_faults
 from astraml_ray.data.inspection.loose import Refusal, loose_schema, read_loosely
@@ -112,9 +112,9 @@ def inspect_dataset(
         "columns": _columns(schema, spec.columns, roles),
         "splits": {
             name: {
-                "files": sum(bool(info.etag) for info in objects),
-                "bytes": sum(info.size for info in objects),
-                "formats": sorted(set(listings[name].kinds)),
+                "files": sum(bool(info.etag) for info in set(objects)),
+                "bytes": sum(info.size for info in set(objects)),
+                "formats": format_names(listings[name].kinds),
                 "unnamed_images": listings[name].unnamed,
                 **reading.facts(name),
             }

@@ -49,14 +49,14 @@ def read_loosely(
     Raises:
         DataError: It cannot be read like this either: none of its rows parses, or one of the columns is not there.
     """
+    if kind == "listed-image":
+        return _there(objects, fragment, read_mended(objects, fragment, kind, columns, access))
     try:
         return read_fragment(objects, fragment, kind, columns, access), None
     except DataError as error:
-        if not (_of_lines(kind) or kind == "listed-image"):
+        if not _of_lines(kind):
             raise
         refused = error
-    if kind == "listed-image":
-        return _there(objects, fragment, read_mended(objects, fragment, kind, columns, access), refused)
     parts, lost = _parts(objects, fragment, kind, access)
     odd = [_odd_rows(part) if kind.startswith("json") else {} for part in parts]
     table = _together(parts, odd)
@@ -67,14 +67,13 @@ def read_loosely(
     return table.select(columns), Refusal(refused.param or objects[fragment.source].uri, refused.message + told)
 
 
-def _there(
-    objects: Sequence[ObjectInfo], fragment: Fragment, found: Mended, refused: DataError
-) -> tuple[pa.Table, Refusal]:
+def _there(objects: Sequence[ObjectInfo], fragment: Fragment, found: Mended) -> tuple[pa.Table, Refusal | None]:
     """Of the images that a metadata file names, those that are there."""
     if not found.bad:
-        raise refused
+        return found.table, None
+    first = found.bad[0]
     more = f"; {len(found.bad):,} of {found.rows:,} images there are missing" if len(found.bad) > 1 else ""
-    return found.table, Refusal(objects[fragment.source + found.bad[0].source].uri, refused.message + more)
+    return found.table, Refusal(objects[fragment.source + first.source].uri, first.message + more)
 
 
 def loose_schema(info: ObjectInfo, kind: str, access: Access) -> pa.Schema:

@@ -99,7 +99,7 @@ def test_in_a_bucket_each_file_is_pinned(s3: S3Server, tmp_path: Path) -> None:
     manifest = manifest_of("s3://bucket/pictures", tmp_path / "c")
     assert images_of(manifest, "train") == expected_of(rows)
     write_metadata(folder / "train", [{name: row[name] for name in ("file_name", "label")} for row in rows[::-1]])
-    image_metadata._tables = image_metadata._Tables()
+    image_metadata._kept = image_metadata._Kept()
     with pytest.raises(DataError, match="changed under the run") as caught:
         images_of(manifest, "train")
     assert str(caught.value.param).endswith("train/metadata.jsonl")
@@ -149,9 +149,7 @@ def test_an_image_that_is_not_named_is_left_out_and_told(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["a/none.png", "../validation/a/000.png", "/etc/hostname"])
-def test_a_named_image_that_is_missing_is_a_bad_row(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_named_image_that_is_missing_is_a_bad_row(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is one that lies elsewhere: only what was listed is read, and once."""
     rows = write_folder(tmp_path / "train", 20, seed=1)
     write_folder(tmp_path / "validation", 6, seed=2)
@@ -214,6 +212,42 @@ def test_a_missing_image_is_told_when_a_run_meets_it(tmp_path: Path) -> None:
         rows_at(str(tmp_path))
     assert str(caught.value.param).endswith("/2.png")
     assert "on_bad_row" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_row_that_does_not_parse_or_names_nothing_is_a_bad_row(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its line, and its number in the metadata file, whichever fragment it is in."""
+    monkeypatch.setattr(Bounds, "group", 8)
+    rows = write_folder(tmp_path / "train", 20, seed=1, kind=kind)
+    write_folder(tmp_path / "validation", 6, seed=2)
+    path = tmp_path / "train" / f"metadata.{kind}"
+    lines = path.read_text().splitlines(keepends=True)
+    heads = lines[: kind == "csv"]
+    lines = lines[len(heads) :]
+    torn = '{"file_name": \n' if kind == "jsonl" else "one,two\n"
+    nameless = '{"file_name": null, "label": "disc", "score": 0}\n' if kind == "jsonl" else ',"disc",0\n'
+    path.write_text("".join([*heads, *lines[:11], torn, *lines[11:15], nameless, *lines[15:]]))
+    error = error_of(tmp_path, tmp_path / "c")
+    assert error.message.startswith("row 11: at byte ")
+    assert "2 of 22 rows" in error.message
+    assert str(error.param).endswith(f"/metadata.{kind}")
+    left = {"on_bad_row": "quarantine", "max_bad_fraction": 0.1}
+    for again in (False, True):
+        if again:
+            image_metadata._kept = image_metadata._Kept()
+        manifest = manifest_of(tmp_path, tmp_path / "c", **left)
+        assert (manifest.left_out["train"].rows, manifest.left_out["train"].count) == (22, 2)
+        assert images_of(manifest, "train") == expected_of(rows)
+    first, second = map(json.loads, quarantined(manifest).splitlines())
+    assert (first["reason"], first["row"], first["line"]) == ("unparsable", 11, torn)
+    assert (second["reason"], second["row"], json.loads(second["line"])["label"]) == ("null", 16, "disc")
+    with pytest.raises(DataError, match="row 11: at byte") as caught:
+        rows_at(str(tmp_path / "train"))
+    assert "correct the row" in str(caught.value.hint)
+    refused = inspect_dataset(DatasetSpec(path=str(tmp_path)))["splits"]["train"]["refused"]
+    assert "row 11: at byte" in refused[0]["why"]
 
 
 def test_a_damaged_image_and_a_null_label_cost_their_rows(tmp_path: Path) -> None:
@@ -279,7 +313,13 @@ def test_texts_about_images_are_looked_at_as_other_texts(tmp_path: Path) -> None
     for split in ("train", "validation"):
         rows = write_folder(tmp_path / split, 8, seed=1)
         told: Rows = [
-            {"file_name": row["file_name"], "caption": f"no. {n}", "label": row["label"], "words": ["a"], "tags": ["xy"[n % 2]]}
+            {
+                "file_name": row["file_name"],
+                "caption": f"no. {n}",
+                "label": row["label"],
+                "words": ["a"],
+                "tags": ["xy"[n % 2]],
+            }
             for n, row in enumerate(rows)
         ]
         told[2]["caption"] = None
@@ -300,7 +340,7 @@ def test_texts_about_images_are_looked_at_as_other_texts(tmp_path: Path) -> None
         ([{"name": "1.png", "label": "a"}], "no column 'file_name'"),
         ([{"file_name": "1.png", "image": "a"}], "has a column 'image'"),
         ([{"file_name": 1, "label": "a"}], "no names"),
-        ([{"file_name": "1.png"}, {"file_name": None}], "is null in row 1"),
+        ([{"file_name": None, "label": "a"}], "no names"),
     ],
 )
 def test_a_file_that_names_no_images(rows: Rows, said: str, tmp_path: Path) -> None:
@@ -317,7 +357,7 @@ def test_a_damaged_file_a_second_one_and_one_too_large(tmp_path: Path, monkeypat
     write_folder(tmp_path, 4, seed=1)
     path = tmp_path / "metadata.jsonl"
     good = path.read_text()
-    path.write_text(good + '{"file_name": \n')
+    path.write_text('{"file_name": \n')
     with pytest.raises(DataError, match="damaged"):
         rows_at(str(tmp_path))
     path.write_text(good)
@@ -331,8 +371,8 @@ def test_a_damaged_file_a_second_one_and_one_too_large(tmp_path: Path, monkeypat
 
 
 def test_of_many_metadata_files_few_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tables = image_metadata._Tables()
-    monkeypatch.setattr(image_metadata, "_tables", tables)
+    tables = image_metadata._Kept()
+    monkeypatch.setattr(image_metadata, "_kept", tables)
     monkeypatch.setattr(Bounds, "frame", 1000)
     for number in range(10):
         write_folder(tmp_path / str(number), 10, seed=number)

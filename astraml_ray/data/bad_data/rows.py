@@ -47,7 +47,7 @@ class BadRow:
             bad_image, MISSING_IMAGE, DAMAGED_FILE or UNREADABLE.
         message: For people.
         source: Which of the fragment's objects it is in, from 0.
-        before: Rows of the fragment before that object.
+        before: Rows of the fragment before that object; below zero if the fragment begins within it.
     """
 
     row: int

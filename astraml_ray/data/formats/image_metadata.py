@@ -6,8 +6,8 @@ import json
 import posixpath
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -15,17 +15,17 @@ import pyarrow.compute as pc
 
 from astraml_ray.data.bad_data.rows import MISSING_IMAGE, BadRow
 from astraml_ray.data.formats.delimited import CSV
-from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, select_columns, sources_of
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, mended_part, select_columns, sources_of
 from astraml_ray.data.formats.images import images_of
 from astraml_ray.data.formats.json_lines import JSON_LINES
 from astraml_ray.data.formats.lines import line_format
-from astraml_ray.data.formats.mending import Mended
+from astraml_ray.data.formats.mending import Mended, joined
 from astraml_ray.data.formats.parquet import PARQUET
 from astraml_ray.data.formats.recognise import formats_of, metadata_of
 from astraml_ray.data.formats.unify import concat_tables
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DamagedError, DataError
 
 __all__ = ["LISTED_IMAGE", "METADATA", "Listing", "all_there", "listing_of", "objects_of"]
 
@@ -39,7 +39,7 @@ class Listing:
 
     Attributes:
         objects: Each metadata file is followed by the images that it names, row by row; one that is not there has no
-            ETag.
+            ETag, and for a row that names none stands the file itself, without its ETag.
         kinds: The format of each.
         unnamed: Images that no metadata file names, which are left out.
     """
@@ -104,9 +104,10 @@ def _check_one_each(metadata: Sequence[ObjectInfo]) -> None:
 
 
 def _uris_in(info: ObjectInfo, access: Access) -> list[str]:
-    """The images of a metadata file, row by row: names are relative to its folder."""
+    """The images of a metadata file, row by row: names are relative to its folder. A row without one is its own."""
     folder = info.uri.rpartition("/")[0]
-    return [_below(folder, name) for name in _tables.of(info, access)[_FILE_NAME].to_pylist()]
+    names = _kept.of(info, access).table[_FILE_NAME].to_pylist()
+    return [_below(folder, name) if name else info.uri for name in names]
 
 
 def _below(folder: str, name: str) -> str:
@@ -117,29 +118,49 @@ def _below(folder: str, name: str) -> str:
     return f"{folder}/{path}"
 
 
-class _Tables:
+@dataclass(frozen=True)
+class _Rows:
+    """Of a metadata file.
+
+    Attributes:
+        table: All its rows; one that does not parse is null.
+        faults: What is wrong with rows that name no image.
+        written: What stands in the file where a row does not parse.
+    """
+
+    table: pa.Table
+    faults: Mapping[int, BadRow]
+    written: Mapping[int, bytes]
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes."""
+        return int(self.table.nbytes) + sum(map(len, self.written.values()))
+
+
+class _Kept:
     """The metadata files that were read last, so that each fragment does not read its own again."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[ObjectInfo, str | None], pa.Table] = OrderedDict()
+        self._kept: OrderedDict[tuple[ObjectInfo, str | None], _Rows] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, info: ObjectInfo, access: Access) -> pa.Table:
+    def of(self, info: ObjectInfo, access: Access) -> _Rows:
         """The rows of a metadata file."""
         key = (info, access.endpoint_url)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = _parsed(info, access)
             self._kept.move_to_end(key)
-            while len(self._kept) > 1 and sum(table.nbytes for table in self._kept.values()) > Bounds.frame:
+            while len(self._kept) > 1 and sum(rows.nbytes for rows in self._kept.values()) > Bounds.frame:
                 self._kept.popitem(last=False)
             return self._kept[key]
 
 
-_tables = _Tables()
+_kept = _Kept()
 
 
-def _parsed(info: ObjectInfo, access: Access) -> pa.Table:
+def _parsed(info: ObjectInfo, access: Access) -> _Rows:
     if info.size > Bounds.whole:
         raise DataError(
             f"has {info.size >> 20} MiB, and a metadata file is read as a whole",
@@ -148,13 +169,32 @@ def _parsed(info: ObjectInfo, access: Access) -> pa.Table:
             "with the images in them",
         )
     file = _FILES[info.uri.rpartition(".")[2].lower()]
-    parts = [file.read(info, part, None, access) for part in file.fragments(info, access)]
-    table = concat_tables([info] * len(parts), parts) if parts else file.schema(info, access).empty_table()
-    _check(info, table)
-    return table
+    file = replace(file, mend=None) if file is PARQUET else file
+    parts = [mended_part(file, info, part, None, access) for part in file.fragments(info, access)]
+    if not parts:
+        parts = [Mended.whole(file.schema(info, access).empty_table())]
+    found = joined(parts, concat_tables([info] * len(parts), [part.table for part in parts]))
+    _check(info, found)
+    return _with_faults(found)
 
 
-def _check(info: ObjectInfo, table: pa.Table) -> None:
+def _with_faults(found: Mended) -> _Rows:
+    """All rows, those that do not parse with them, each in its place."""
+    places = np.zeros(found.rows, np.int64)
+    places[found.origins] = np.arange(len(found.origins))
+    lost = np.ones(found.rows, bool)
+    lost[found.origins] = False
+    table = found.table.take(pa.array(places, mask=lost)) if lost.any() else found.table
+    faults = {one.row: one for one in found.bad}
+    for row in np.flatnonzero(np.asarray(pc.equal(pc.fill_null(table[_FILE_NAME], ""), ""))).tolist():
+        faults.setdefault(row, BadRow(row, "null", f"column {_FILE_NAME!r} is null or empty"))
+    return _Rows(table, faults, found.written)
+
+
+def _check(info: ObjectInfo, found: Mended) -> None:
+    table = found.table
+    if found.bad and not table.num_rows:
+        raise DamagedError(f"is damaged: {found.bad[0].message}", param=info.uri, hint="write the object again")
     if _FILE_NAME not in table.column_names:
         raise DataError(
             f"lies beside images and has no column {_FILE_NAME!r} that names them; it has "
@@ -167,13 +207,10 @@ def _check(info: ObjectInfo, table: pa.Table) -> None:
     names = table[_FILE_NAME]
     if table.num_rows and not (pa.types.is_string(names.type) or pa.types.is_large_string(names.type)):
         raise DataError(f"column {_FILE_NAME!r} holds {names.type}, no names", param=info.uri, hint="write texts")
-    if names.null_count:
-        row = pc.index(pc.is_null(names), True).as_py()
-        raise DataError(f"column {_FILE_NAME!r} is null in row {row}", param=info.uri, hint="name an image there")
 
 
 def _values(info: ObjectInfo, access: Access) -> pa.Table:
-    return _tables.of(info, access).drop_columns([_FILE_NAME])
+    return _kept.of(info, access).table.drop_columns([_FILE_NAME])
 
 
 def _with_images(values: pa.Table, images: pa.Array, uris: Sequence[str]) -> pa.Table:
@@ -191,34 +228,50 @@ def _read_listed(
     """The files are read only where their bytes are wanted."""
     metadata, *infos = sources_of(objects, fragment, "listed-image")
     first = fragment.source - fragment.group - 1
-    rows = _tables.of(metadata, access).slice(first, len(infos))
+    listed = _kept.of(metadata, access)
+    rows = listed.table.slice(first, len(infos))
     found = [info for info in infos if info.etag]
     data = images_of(found, access) if columns is None or "image" in columns else [None] * len(found)
     there = np.array([bool(info.etag) for info in infos])
     values = rows.drop_columns([_FILE_NAME]).filter(pa.array(there))
     table = _with_images(values, pa.array(data, pa.binary()), [info.uri for info in found])
-    why = f"is named in {metadata.uri.rpartition('/')[2]}, and is not there"
     missing = np.flatnonzero(~there).tolist()
-    bad = tuple(
-        BadRow(row, MISSING_IMAGE, f"{why} (row {first + row} of it)", source=row, before=row) for row in missing
-    )
-    written = {row: _line(rows.slice(row, 1)) for row in missing}
+    bad = tuple(_bad_row(metadata, listed, row, first) for row in missing)
+    written = {row: listed.written.get(first + row) or _line(rows.slice(row, 1)) for row in missing}
     return Mended(
         select_columns(metadata, table, columns), np.flatnonzero(there), bad, written, counts=(1,) * len(infos)
     )
+
+
+def _bad_row(metadata: ObjectInfo, listed: _Rows, row: int, first: int) -> BadRow:
+    """Of a row without an image.
+
+    Args:
+        metadata: Its file.
+        listed: The rows of that.
+        row: Its number in the fragment.
+        first: The number in the file of the fragment's first row.
+    """
+    fault = listed.faults.get(first + row)
+    if fault is not None:  # its object is the file itself, in which it has another number
+        return replace(fault, row=row, source=row, before=-first)
+    why = f"is named in {metadata.uri.rpartition('/')[2]}, and is not there (row {first + row} of it)"
+    return BadRow(row, MISSING_IMAGE, why, source=row, before=row)
 
 
 def all_there(objects: Sequence[ObjectInfo], fragment: Fragment, found: Mended) -> pa.Table:
     """The rows of images that are all there.
 
     Raises:
-        DataError: One is missing.
+        DataError: One is missing, or a row names none.
     """
     for one in found.bad:
+        missing = one.reason == MISSING_IMAGE
+        repair = "put the image there, or take its row out" if missing else "correct the row"
         raise DataError(
-            one.message,
+            one.message if missing else f"row {one.row - one.before}: {one.message}",
             param=objects[fragment.source + one.source].uri,
-            hint="put the image there, or take its row out; or leave such rows out: dataset.on_bad_row=quarantine",
+            hint=f"{repair}; or leave such rows out: dataset.on_bad_row=quarantine",
         )
     return found.table
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from astraml_ray.data.bad_data.rows import MISSING_IMAGE
 from astraml_ray.data.formats import (
     Fragment,
     Mended,
@@ -68,12 +69,13 @@ def read_loosely(
 
 
 def _there(objects: Sequence[ObjectInfo], fragment: Fragment, found: Mended) -> tuple[pa.Table, Refusal | None]:
-    """Of the images that a metadata file names, those that are there."""
+    """Of the rows of a metadata file, those whose images are there."""
     if not found.bad:
         return found.table, None
     first = found.bad[0]
-    more = f"; {len(found.bad):,} of {found.rows:,} images there are missing" if len(found.bad) > 1 else ""
-    return found.table, Refusal(objects[fragment.source + first.source].uri, first.message + more)
+    row = "" if first.reason == MISSING_IMAGE else f"row {first.row - first.before}: "
+    more = f"; {len(found.bad):,} of {found.rows:,} rows there have no image" if len(found.bad) > 1 else ""
+    return found.table, Refusal(objects[fragment.source + first.source].uri, row + first.message + more)
 
 
 def loose_schema(info: ObjectInfo, kind: str, access: Access) -> pa.Schema:

@@ -96,13 +96,13 @@ def assign_splits(prefix: str, objects: Sequence[ObjectInfo], access: Access = O
 
 def _check_unnamed(unnamed: Sequence[ObjectInfo], splits: Mapping[str, Sequence[ObjectInfo]]) -> None:
     """What is of no split is left out: a file without which images are not what they seem must not be."""
-    for info in unnamed:
+    for info in filter(lambda info: is_metadata(info.uri), unnamed):
         folder = f"{info.uri.rpartition('/')[0]}/"
         for name, objects in splits.items():
             images = any(one.uri.startswith(folder) and one.uri.lower().endswith(IMAGE_SUFFIXES) for one in objects)
-            if is_metadata(info.uri) and images and not any(is_metadata(one.uri) for one in objects):
+            if images and not any(is_metadata(one.uri) for one in objects):
                 raise DataError(
                     f"lies above the images of {name}, and a split is read from its own folder alone",
                     param=info.uri,
-                    hint="write a metadata file into the folder of each split, with names from there on; or take it out",
+                    hint="write a metadata file into each split's folder, with names from there on; or take it out",
                 )

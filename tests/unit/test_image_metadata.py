@@ -156,7 +156,7 @@ def test_a_named_image_that_is_missing_is_a_bad_row(name: str, tmp_path: Path, m
     plain = [{key: row[key] for key in ("file_name", "label")} for row in rows]
     write_metadata(tmp_path / "train", [*plain[:7], {"file_name": name, "label": "disc"}, *plain[7:]])
     error = error_of(tmp_path, tmp_path / "c")
-    assert error.message == "is named in metadata.jsonl, and is not there (row 7 of it)"
+    assert error.message == "is named in metadata.jsonl, and is not there, empty or hidden (row 7 of it)"
     assert str(error.param).endswith(name.rpartition("/")[2])
     manifest = manifest_of(tmp_path, tmp_path / "c", on_bad_row="quarantine", max_bad_fraction=0.1)
     assert manifest.left_out["train"].reasons == {"missing_image": 1}

@@ -255,7 +255,7 @@ def _bad_row(metadata: ObjectInfo, listed: _Rows, row: int, first: int) -> BadRo
     fault = listed.faults.get(first + row)
     if fault is not None:  # its object is the file itself, in which it has another number
         return replace(fault, row=row, source=row, before=-first)
-    why = f"is named in {metadata.uri.rpartition('/')[2]}, and is not there (row {first + row} of it)"
+    why = f"is named in {metadata.uri.rpartition('/')[2]}, and is not there, empty or hidden (row {first + row} of it)"
     return BadRow(row, MISSING_IMAGE, why, source=row, before=row)
 
 

@@ -249,8 +249,9 @@ class _Sweep:
         best = self._ledger.best()
         assert best is not None
         shared, folder = self._shared, self._shared.folder
-        inputs = trial_inputs(shared.inputs, shared.document, best.parameters, shared.goal, settings)
-        arguments = (inputs, trial_folder(folder, best.number), folder, shared.placement.threads)
+        trial = trial_folder(folder, best.number)
+        inputs = trial_inputs(shared.inputs, shared.document, best.parameters, shared.goal, settings, folder=trial)
+        arguments = (inputs, trial, folder, shared.placement.threads)
         if here:
             outcome = _publish(*arguments)
         else:

@@ -49,7 +49,7 @@ def sweep_on(inputs: RunInputs, folder: RunFolder, process: Settings, stop: Stop
 
 
 def _tell(event: dict[str, Any]) -> None:
-    if "event" in event:
+    if event.get("message"):
         print(event["message"], file=sys.stderr, flush=True)
 
 

@@ -81,8 +81,8 @@ def trial_record(job_id: str, told: Mapping[str, Any]) -> TrialRecord:
 def is_news(before: TrialRecord | None, now: TrialRecord) -> bool:
     """Whether what is told of a trial takes the place of what is known.
 
-    A sweep that begins again tells of all its trials. One that has ended stays so, unless it was started later than
-    that, or has gone further: then the sweep has taken it up again.
+    A sweep that begins again tells again of its trials that have ended. One that has ended stays so, unless it was
+    started later than that, or has gone further: then the sweep has taken it up again.
     """
     if before is None or before.status not in ENDED or now.status in ENDED:
         return True

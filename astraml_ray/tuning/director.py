@@ -81,7 +81,8 @@ class Director:
         """The trial to start now, or to go on with after a restart; None if there is no room, or no more."""
         if len(self._live) >= self.concurrent:
             return None
-        waiting = [t for t in self.ledger.trials if not t.ended and t.number not in self._live | self._paused]
+        busy = self._live | self._paused
+        waiting = [t for t in self.ledger.trials if not t.ended and t.number not in busy]
         if waiting:
             number = min(waiting, key=lambda t: (t.step, t.number)).number
         elif len(self.ledger.trials) < self._sweep.count:
@@ -237,6 +238,12 @@ class Director:
         budget, ledger = self._sweep.budget, self.ledger
         return budget is not None and budget.used_up(gpu_hours=ledger.gpu_hours, seconds=ledger.seconds)
 
+    def tell_ended(self) -> None:
+        """Tells again of all trials that have ended."""
+        for trial in self.ledger.trials:
+            if trial.ended:
+                self._tell_trial(trial, None)
+
     def records(self) -> list[dict[str, Any]]:
         """All trials as they are told."""
         return [self.ledger.record(t, trial_folder(self._folder, t.number).uri) for t in self.ledger.trials]
@@ -277,7 +284,7 @@ class Director:
         self._live.discard(trial.number)
         self._paused.discard(trial.number)
 
-    def _tell_trial(self, trial: Trial, message: str) -> None:
+    def _tell_trial(self, trial: Trial, message: str | None) -> None:
         self._told[trial.number] = time.monotonic()
         record = self.ledger.record(trial, trial_folder(self._folder, trial.number).uri)
         self._tell({"event": "trial", "message": message, "trial": record})

@@ -7,6 +7,7 @@ from typing import Any
 from astraml_ray.training.fork import continue_from
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.tuning.director import trial_folder
+from astraml_ray.tuning.inheritance import INHERITED
 from astraml_ray.tuning.journal import read_sweep, write_sweep
 
 __all__ = ["continue_sweep", "retry_failed"]
@@ -22,9 +23,11 @@ def continue_sweep(parent: RunFolder, folder: RunFolder) -> None:
     """
     state = read_sweep(parent)
     for trial in state["trials"]:
-        theirs = trial_folder(parent, trial["number"])
-        if theirs.exists("inputs.json"):
-            continue_from(theirs, trial_folder(folder, trial["number"]))
+        theirs, ours = trial_folder(parent, trial["number"]), trial_folder(folder, trial["number"])
+        if theirs.exists("inputs.json") and not ours.exists("inputs.json"):
+            if theirs.exists(INHERITED):
+                ours.copy_from(theirs, INHERITED)
+            continue_from(theirs, ours)
     if not folder.exists("inputs.json"):
         _try_again(state)
         write_sweep(folder, state)

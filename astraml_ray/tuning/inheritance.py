@@ -11,14 +11,16 @@ import torch
 
 from astraml_ray.errors import StorageError
 from astraml_ray.spec.hyperparams import Hyperparams
-from astraml_ray.training.checkpoint import OPTIMIZER, FolderCheckpoints, checkpoint_folder
+from astraml_ray.training.checkpoint import OPTIMIZER, FolderCheckpoints, Progress, checkpoint_folder
 from astraml_ray.training.run_folder import RunFolder
 
-__all__ = ["inherit"]
+__all__ = ["INHERITED", "inherit"]
 
-_MARK = "inherited.json"
+INHERITED = "inherited.json"
+"""Tells which copy a trial has made; one that comes without it makes its last copy again."""
 _RECORDS = "metrics.jsonl"
-_TRIES = 5
+_WAIT_S = 60.0
+"""For the donor's checkpoint of the step: it may still be on its way to a bucket. After that, an older one will do."""
 _PAUSE_S = 0.2
 
 
@@ -34,29 +36,38 @@ def inherit(donor: RunFolder, folder: RunFolder, hyper: Hyperparams, mark: dict[
     Raises:
         StorageError: The donor has no whole checkpoint.
     """
-    if folder.exists(_MARK) and json.loads(folder.read(_MARK)) == mark:
+    if folder.exists(INHERITED) and json.loads(folder.read(INHERITED)) == mark:
         return
     theirs, ours = FolderCheckpoints(donor, keep=1), FolderCheckpoints(folder, keep=1000)
-    for left in reversed(range(_TRIES)):
-        newest = theirs.latest()
-        best = newest[0].patience.best_step if newest else None
-        kept = theirs.load(best) if newest and best not in (None, newest[0].step) else None
-        whole = newest and (best in (None, newest[0].step) or kept)
-        if newest and whole and (newest[0].step >= mark["step"] or not left):
-            break  # otherwise the donor has pruned it meanwhile, or is writing: there is a newer one
-        time.sleep(_PAUSE_S)
-    else:
+    found = _newest(theirs, mark["step"])
+    if not found:
         raise StorageError("has no whole checkpoint to go on from", param=donor.uri)
     for step in ours.steps():
         folder.remove(checkpoint_folder(step))
-    for found in filter(None, (kept, newest)):
-        progress, files = found
+    for progress, files in found:
         ours.save(progress, {**files, OPTIMIZER: _adjusted(files[OPTIMIZER], hyper)})
     ours.wait()
     if donor.exists(_RECORDS):
         # The checkpoint's past is the donor's; what was told of other weights would pass for it.
         folder.copy_from(donor, _RECORDS)
-    folder.write(_MARK, json.dumps(mark).encode())
+    folder.write(INHERITED, json.dumps(mark).encode())
+
+
+def _newest(theirs: FolderCheckpoints, step: int) -> list[tuple[Progress, dict[str, bytes]]]:
+    """The newest checkpoint, of a step or later, after the best one as it knows it; none if there is none."""
+    until = time.monotonic() + _WAIT_S
+    while True:
+        is_late = time.monotonic() >= until
+        if is_late or any(there >= step for there in theirs.complete_steps()):
+            newest = theirs.latest()
+            best = newest[0].patience.best_step if newest else None
+            kept = theirs.load(best) if newest and best not in (None, newest[0].step) else None
+            whole = newest and (best in (None, newest[0].step) or kept)
+            if newest and whole and (newest[0].step >= step or is_late):
+                return [kept, newest] if kept else [newest]
+        if is_late:
+            return []
+        time.sleep(_PAUSE_S)  # the donor is writing, or has pruned it meanwhile: then there is a newer one
 
 
 def _adjusted(data: bytes, hyper: Hyperparams) -> bytes:

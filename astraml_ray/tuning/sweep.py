@@ -104,8 +104,8 @@ def run_sweep(
     Args:
         inputs: Of the sweep's folder.
         folder: Of the sweep.
-        watcher: Who follows it. It gets the events `sweep_started` and `trial`, and as a record `sweep/best` after
-            each trial.
+        watcher: Who follows it. It gets the events `sweep_started` and `trial` (also of trials that ended in an earlier
+            sitting, then without a message), and as a record `sweep/best` after each trial.
         settings: Of this process.
         local_cores: Cores of this machine if the cluster is this machine alone, else None.
         most: Trials at a time that the cluster has admitted; None is as many as it holds.
@@ -200,6 +200,8 @@ class _Sweep:
         message = "{trials} trials, {algorithm} search, {scheduler}, by {metric} ({mode})".format(**described)
         going_on = f"; {len(self._ledger.trials)} are there already" if self._ledger.trials else ""
         self._watcher.on_event({"event": "sweep_started", "message": message + going_on, "sweep": described})
+        # Whoever was told died, or had not heard it yet, or is of a new job.
+        self._director.tell_ended()
         if not self._director.is_over and not self._over():
             try:
                 limits = self._shared.inputs.spec.limits
@@ -247,8 +249,9 @@ class _Sweep:
         best = self._ledger.best()
         assert best is not None
         shared, folder = self._shared, self._shared.folder
-        inputs = trial_inputs(shared.inputs, shared.document, best.parameters, shared.goal, settings)
-        arguments = (inputs, trial_folder(folder, best.number), folder, shared.placement.threads)
+        trial = trial_folder(folder, best.number)
+        inputs = trial_inputs(shared.inputs, shared.document, best.parameters, shared.goal, settings, folder=trial)
+        arguments = (inputs, trial, folder, shared.placement.threads)
         if here:
             outcome = _publish(*arguments)
         else:

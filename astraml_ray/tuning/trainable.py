@@ -106,7 +106,7 @@ class TrialPlace(tune.Trainable):  # type: ignore[misc]
     def _start(self, plan: dict[str, Any]) -> Session | TeamSession:
         shared, settings = self._shared, load_settings()
         folder = trial_folder(shared.folder, plan["number"])
-        inputs = trial_inputs(shared.inputs, shared.document, plan["parameters"], shared.goal, settings)
+        inputs = trial_inputs(shared.inputs, shared.document, plan["parameters"], shared.goal, settings, folder=folder)
         self._course = course_of(inputs)
         if plan["copied"] or not folder.exists("inputs.json"):
             store_inputs(inputs, folder)

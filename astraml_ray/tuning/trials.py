@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from astraml_ray.data.manifest import Manifest
 from astraml_ray.errors import AstraError
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
@@ -17,6 +18,7 @@ from astraml_ray.spec.hyperparams import EarlyStopping
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.sweep import Sweep
 from astraml_ray.training.preparation import RunInputs, placed, prepare
+from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.timetable import Timetable
 
 __all__ = [
@@ -113,7 +115,13 @@ def watching(spec: JobSpec, goal: Goal) -> JobSpec:
 
 
 def trial_inputs(
-    inputs: RunInputs, document: Mapping[str, Any], values: Mapping[str, Any], goal: Goal, settings: Settings
+    inputs: RunInputs,
+    document: Mapping[str, Any],
+    values: Mapping[str, Any],
+    goal: Goal,
+    settings: Settings,
+    *,
+    folder: RunFolder | None = None,
 ) -> RunInputs:
     """The inputs of a trial; what its values do not change is the sweep's.
 
@@ -123,6 +131,7 @@ def trial_inputs(
         values: Of the trial: path -> value.
         goal: Of the sweep.
         settings: Of this process.
+        folder: Of the trial; one that has begun keeps its rows, whatever has come to the dataset since.
 
     Raises:
         AstraError: The values make no run; `check_preparation` finds that out beforehand.
@@ -134,7 +143,9 @@ def trial_inputs(
     dataset = spec.dataset.model_copy(update={"credentials": base.dataset.credentials})
     spec = spec.model_copy(update={"dataset": dataset, "resources": base.resources, "env": base.env})
     if any(_prepares(path) for path in values):
-        manifest = inputs.manifest if _read(asked) == _read(before) else None
+        manifest = inputs.manifest if _read(asked) == _read(before) else _begun_with(folder)
+        if manifest is not None:
+            manifest = replace(manifest, secret=inputs.manifest.secret)
         found = prepare(spec, settings, secrets=inputs.secrets, manifest=manifest)[0]
         # It goes to whoever reads rows, and they are given no more than what reading takes.
         return replace(found, manifest=replace(found.manifest, secret=inputs.manifest.secret))
@@ -191,6 +202,13 @@ def _every(spec: JobSpec, timetable: Timetable) -> int:
 
 def _prepares(path: str) -> bool:
     return path not in _UNREAD
+
+
+def _begun_with(folder: RunFolder | None) -> Manifest | None:
+    """The rows of a trial that has begun."""
+    if folder is None or not folder.exists("inputs.json"):
+        return None
+    return Manifest.from_json(folder.read("manifest.json").decode())
 
 
 def _read(spec: JobSpec) -> tuple[Any, ...]:

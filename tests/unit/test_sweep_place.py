@@ -21,7 +21,7 @@ from astraml_ray.training.stop import Stop
 from astraml_ray.tuning.journal import read_sweep
 from astraml_ray.tuning.sweep import _placed, _Sweep, begin_sweep, prepare_sweep
 from astraml_ray.tuning.trainable import Shared, TrialPlace
-from astraml_ray.tuning.trials import goal_of
+from astraml_ray.tuning.trials import Course, goal_of
 from astraml_ray.tuning.tuner import _config, _Scheduler
 from tests.conftest import write_dataset
 
@@ -134,6 +134,23 @@ def test_a_stop_between_two_trials_keeps_the_best_and_says_so(document: dict[str
     result = sitting.sweep.conclude(load_settings(), started=0.0, here=True)
     assert (result["status"], result["reason"]) == ("cancelled", "stopped_keep_best")
     assert [t["status"] for t in result["sweep"]["trials"]] == ["succeeded"]
+
+
+def test_a_sweep_that_begins_again_tells_of_the_trials_that_had_ended(document: dict[str, Any], tmp_path: Path) -> None:
+    sweep = {"parameters": {"hyperparams.lr": {"choice": [1e-3, 5e-3]}}, "scheduler": "none"}
+    sitting = Sitting(RunFolder(str(tmp_path)), {**document, "sweep": sweep})
+    for number in range(2):
+        sitting.director.next_trial()
+        sitting.director.started(number)
+        sitting.director.evaluated(number, 4, 0.3, {"validation/loss": 0.5 + number}, Course(4, 4))
+        sitting.director.finished(number, "completed", 13)
+    # Killed before anybody has heard of it.
+    again = Sitting(RunFolder(str(tmp_path)), {**document, "sweep": sweep})
+    again.sweep.work()
+    told = [event["trial"] for event in again.events if event.get("event") == "trial"]
+    assert told == again.director.records()
+    assert [(t["status"], t["best_metric"]) for t in told] == [("succeeded", 0.5), ("succeeded", 1.5)]
+    assert [event["sweep/best"] for event in again.events if "event" not in event] == [0.5]
 
 
 def test_trials_that_nobody_has_stopped_are_not_counted_as_done(document: dict[str, Any], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +21,13 @@ from astraml_ray.training.checkpoint import FolderCheckpoints
 from astraml_ray.training.preparation import RunInputs, store_inputs
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.worker import split_reader
+from astraml_ray.tuning.director import trial_folder
+from astraml_ray.tuning.fork import continue_sweep
 from astraml_ray.tuning.inheritance import inherit
+from astraml_ray.tuning.journal import read_sweep, write_sweep
+from astraml_ray.tuning.ledger import Trial
 from astraml_ray.tuning.session import Session, past_records
-from astraml_ray.tuning.sweep import _publish, prepare_sweep
+from astraml_ray.tuning.sweep import _publish, begin_sweep, prepare_sweep
 from astraml_ray.tuning.trials import goal_of, trial_inputs
 from tests.conftest import write_dataset
 
@@ -157,6 +162,54 @@ def test_a_trial_goes_on_from_anothers_weights_with_a_rate_of_its_own(
     after = weights(folder, 12)
     inherit(donor, folder, weak.spec.hyperparams, mark)
     assert weights(folder, 12) == after
+
+
+def test_a_sweep_that_is_taken_up_as_a_new_one_copies_no_trial_twice(
+    inputs: RunInputs, document: dict[str, Any], tmp_path: Path
+) -> None:
+    parent, child = RunFolder(str(tmp_path / "parent")), RunFolder(str(tmp_path / "child"))
+    begin_sweep(parse_spec(document), inputs, parent)
+    mark = {"donor": 0, "step": 8, "count": 1}
+    trials = [Trial(0, {}, step=8, judged=8), Trial(1, {}, step=12, judged=12, copied=mark)]
+    write_sweep(parent, {**read_sweep(parent), "trials": [trial.to_dict() for trial in trials]})
+    donor, copier = (trial_folder(parent, number) for number in (0, 1))
+    session = started(inputs, donor)
+    list(followed(session, upto=8))
+    session.end()
+    store_inputs(inputs, copier)
+    inherit(donor, copier, inputs.spec.hyperparams, mark)
+    session = started(inputs, copier)
+    list(followed(session, upto=12))
+    session.end()
+
+    continue_sweep(parent, child)
+    ours = trial_folder(child, 1)
+    inherit(trial_folder(child, 0), ours, inputs.spec.hyperparams, mark)
+    assert weights(ours, 12) == weights(copier, 12)
+    # A later copy of the child's own is made, and called again, the parent's mark does not come back over its.
+    later = {**mark, "count": 2}
+    inherit(trial_folder(child, 0), ours, inputs.spec.hyperparams, later)
+    continue_sweep(parent, child)
+    assert json.loads(ours.read("inherited.json")) == later
+
+
+def test_a_donor_whose_first_checkpoint_is_still_being_written_is_waited_for(
+    inputs: RunInputs, document: dict[str, Any], tmp_path: Path
+) -> None:
+    donor, folder = RunFolder(str(tmp_path / "donor")), RunFolder(str(tmp_path / "weak"))
+    session = started(inputs, donor)
+    list(followed(session, upto=4))
+    session.end()
+    store_inputs(inputs, folder)
+    # As on its way to a bucket: the manifest comes last.
+    manifest = "checkpoints/step-000000004/manifest.json"
+    data = donor.read(manifest)
+    (tmp_path / "donor" / manifest).unlink()
+    written = threading.Timer(2.0, donor.write, [manifest, data])
+    written.start()
+    inherit(donor, folder, inputs.spec.hyperparams, {"donor": 0, "step": 4, "count": 1})
+    written.join()
+    assert weights(folder, 4) == weights(donor, 4)
 
 
 class Read(RunFolder):

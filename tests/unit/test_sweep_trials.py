@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.documents import changed
 from astraml_ray.spec.loading import parse_spec
-from astraml_ray.training.preparation import RunInputs, prepare
+from astraml_ray.training.preparation import RunInputs, prepare, store_inputs
+from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.tuning.sweep import prepare_sweep
 from astraml_ray.tuning.trials import _UNREAD, Course, course_of, goal_of, seated, trial_inputs, watching
 from tests.conftest import write_dataset
@@ -140,6 +143,22 @@ def test_secrets_are_this_jobs_whatever_an_earlier_one_named(words: dict[str, An
     inputs, document = swept(words, "hyperparams.max_length", 16, 32)
     earlier = {**document, "env": {"TOKEN": {"secret": "gone"}}}
     assert trial(inputs, earlier, {"hyperparams.max_length": 16}).spec.env == {}
+
+
+def test_a_trial_that_has_begun_keeps_its_rows(words: dict[str, Any], tmp_path: Path) -> None:
+    part = tmp_path / "rows" / "part-0.parquet"
+    part.parent.mkdir()
+    shutil.copy(words["dataset"]["train"], part)
+    inputs, document = swept({**words, "dataset": {"train": str(part.parent)}}, "dataset.validation_fraction", 0.1, 0.6)
+    values, folder = {"dataset.validation_fraction": 0.6}, RunFolder(str(tmp_path / "trial"))
+    begun = trial(inputs, document, values)
+    store_inputs(begun, folder)
+    shutil.copy(part, part.with_name("part-1.parquet"))
+    goal = goal_of(parse_spec(document))
+    again = trial_inputs(inputs, document, values, goal, load_settings(), folder=folder)
+    assert told(again) == told(begun)
+    new = trial_inputs(inputs, document, values, goal, load_settings(), folder=RunFolder(str(tmp_path / "new")))
+    assert new.train_rows == 2 * begun.train_rows
 
 
 def test_the_course_of_a_trial_follows_from_its_own_rows(words: dict[str, Any]) -> None:

@@ -22,14 +22,13 @@ from astraml_ray.errors import InfrastructureError
 from astraml_ray.settings import WORKER_ENVIRONMENT
 from astraml_ray.spec.placement import Placement
 from astraml_ray.training.channel import RunChannel
-from astraml_ray.training.entry import enter_worker
 from astraml_ray.training.failures import classify
 from astraml_ray.training.fit import Fit, RunTrainer
 from astraml_ray.training.preparation import RunInputs, placed
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.stop import STOP_CODES, Stop, StopMode
 from astraml_ray.training.timetable import Timetable
-from astraml_ray.training.worker import Assignment, split_reader
+from astraml_ray.training.worker import Assignment, split_reader, train_worker
 
 __all__ = ["Attempt", "Watcher", "run_channel"]
 
@@ -166,8 +165,8 @@ class Attempt:
             divisor=self._divisor,
         )
         return RunTrainer(
-            enter_worker,
-            train_loop_config={"assignment": ray.put(assignment)},
+            train_worker,
+            train_loop_config={"assignment": assignment},
             torch_config=TorchConfig(timeout_s=300),
             scaling_config=ray.train.ScalingConfig(
                 num_workers=placement.workers,

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import ray.train
 import ray.train.torch
 import torch
@@ -117,13 +116,9 @@ def split_reader(inputs: RunInputs, split: str, world_size: int, *, shared: bool
     )
 
 
-def train_worker(assignment: Assignment, tables: Iterator[pa.Table]) -> None:
-    """Trains in a worker of Ray Train, and tells whoever watches how it ended.
-
-    Args:
-        assignment: What to train.
-        tables: This worker's part of the attempt's one Ray Data execution.
-    """
+def train_worker(config: dict[str, Any]) -> None:
+    """Ray Train's function."""
+    assignment: Assignment = config["assignment"]
     context = ray.train.get_context()
     world = World(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
     failure: BaseException | None = None
@@ -135,7 +130,7 @@ def train_worker(assignment: Assignment, tables: Iterator[pa.Table]) -> None:
             capture.hide(masker)
             set_variables(spec, values)
             with _reporter(assignment, world) as reporter:
-                model, result = _train(assignment, tables, world, reporter)
+                model, result = _train(assignment, world, reporter)
                 if world.world_rank == 0:
                     world.barrier()  # the other workers have said all they had to say
                     if model is not None:
@@ -166,13 +161,11 @@ def _tell_failure(channel: Any, world: World, error: BaseException) -> None:
         ray.get(channel.fail.remote(world.world_rank, time.time(), failure))
 
 
-def _train(
-    assignment: Assignment, tables: Iterator[pa.Table], world: World, reporter: Reporter
-) -> tuple[torch.nn.Module | None, dict[str, Any]]:
+def _train(assignment: Assignment, world: World, reporter: Reporter) -> tuple[torch.nn.Module | None, dict[str, Any]]:
     """Trains, and scores the test set; returns the model, if it is to be published, and the outcome."""
     timetable = Timetable.of(assignment.inputs.spec.hyperparams, assignment.inputs.train_rows)
     model, outcome = fit_model(
-        assignment, world, reporter, batches=lambda position: _stream(position, assignment, tables, timetable, world)
+        assignment, world, reporter, batches=lambda position: _stream(position, assignment, timetable, world)
     )
     world.barrier()
     if outcome.reason == "stopped" or assignment.stop_after is not None:
@@ -306,12 +299,12 @@ def _reporter(assignment: Assignment, world: World) -> Iterator[Any]:
         reporter.close()
 
 
-def _stream(
-    position: Position, assignment: Assignment, tables: Iterator[pa.Table], timetable: Timetable, world: World
-) -> Iterator[MicroBatch]:
+def _stream(position: Position, assignment: Assignment, timetable: Timetable, world: World) -> Iterator[MicroBatch]:
     """This worker's micro-batches out of the attempt's one Ray Data execution."""
     if position != timetable.position(assignment.start):
         raise InfrastructureError("a checkpoint was written after the stream was planned")
+    shard = ray.train.get_dataset_shard("train")
+    tables = shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
     return micro_batches(
         tables,
         schema=assignment.inputs.encoder.schema,

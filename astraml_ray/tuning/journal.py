@@ -1,12 +1,13 @@
 """A sweep's state in its folder: whole now and then, and in between what has changed, so that no write grows with it.
 
-`sweep.json` is the whole; `changes/N/` holds, in small files, what came after the whole of number N. A bucket cannot
-append to a file, so the newest of them is written again until it is full.
+`sweep.json` is the whole, under a name of its own; `changes/NAME/` holds, in small files, what came after it. A bucket
+cannot append to a file, so the newest of them is written again until it is full.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,14 +36,20 @@ def read_sweep(folder: RunFolder) -> dict[str, Any]:
     return state
 
 
-def write_sweep(folder: RunFolder, state: Mapping[str, Any]) -> None:
+def write_sweep(folder: RunFolder, state: Mapping[str, Any]) -> str:
     """Writes a state whole; what was written of changes before it is counted no more.
+
+    Returns:
+        The whole's name. No two have the same: of two processes at one sweep, such as one that was thought dead, the
+        changes of one are never taken for the other's.
 
     Raises:
         StorageError: The folder cannot be written.
     """
-    _write(folder, SWEEP_FILE, {**state, "version": 1, "whole": state.get("whole", 0) + 1})
+    name = uuid.uuid4().hex[:12]
+    _write(folder, SWEEP_FILE, {**state, "version": 1, "whole": name})
     folder.remove(f"{_CHANGES}/{state.get('whole', 0)}")
+    return name
 
 
 class Journal:
@@ -57,15 +64,15 @@ class Journal:
         self._folder = folder
         self._document = state.get("document", {})
         self._whole = state.get("whole", 0)
-        # Another process's changes of the present whole must not be overwritten: the first write is a whole one.
+        # The changes of the present whole are another process's: the first write is a whole one.
         self._is_open = False
         self._file: list[dict[str, Any]] = []
         self._files = self._count = 0
 
     def save(self, ledger: Ledger) -> None:
         """Writes everything."""
-        write_sweep(self._folder, {"document": self._document, "whole": self._whole, **ledger.to_dict()})
-        self._whole += 1
+        state = {"document": self._document, "whole": self._whole, **ledger.to_dict()}
+        self._whole = write_sweep(self._folder, state)
         self._is_open, self._file, self._files, self._count = True, [], 0, 0
 
     def add(self, ledger: Ledger, trial: Trial, found: Evaluation | None = None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from astraml_ray.control.losses import note_loss
 from astraml_ray.control.reconciliation import deadline_message, deadline_passed, stop_mode
 from astraml_ray.control.trials import store_sweep, store_sweep_result, store_trials
 from astraml_ray.control.unchanged import note_dataset, trained_before
@@ -39,9 +40,12 @@ def begin_run(store: Store, lease: Lease, job_id: str, runner: str, *, now: floa
         if job is None or job.status not in (JobStatus.STARTING, JobStatus.RUNNING):
             return _ABANDON
         before = list_attempts(conn, job_id)
-        if job.runner is not None and job.runner != runner and before and before[-1].status == "running":
-            _lose_attempt(conn, job, now)
-            before = list_attempts(conn, job_id)
+        if job.runner is not None and job.runner != runner:
+            if before and before[-1].status == "running":
+                _lose_attempt(conn, job, now)
+                before = list_attempts(conn, job_id)
+            if not note_loss(conn, job, before, now=now):
+                return _ABANDON
         update_job(conn, job_id, runner=runner, runner_seq=0, heartbeat_at=now)
         parent = find_job(conn, job.parent_id) if job.parent_id and job.relation == "resume" else None
         return {

@@ -13,7 +13,7 @@ from astraml_ray.store.notices import tell_of_job
 from astraml_ray.store.statements import MAX_INTEGER
 from astraml_ray.store.tables import events, jobs
 
-__all__ = ["EventRecord", "append_event", "list_events"]
+__all__ = ["EventRecord", "append_event", "latest_event", "list_events"]
 
 
 @dataclass(frozen=True)
@@ -62,3 +62,10 @@ def list_events(conn: Connection, job_id: str, *, after: int = 0, limit: int) ->
         .limit(limit)
     )
     return [EventRecord(**row) for row in conn.execute(query).mappings()]
+
+
+def latest_event(conn: Connection, job_id: str, type: str) -> EventRecord | None:  # noqa: A002
+    """The newest event of a type, if there is one."""
+    query = select(events).where(events.c.job_id == job_id, events.c.type == type)
+    row = conn.execute(query.order_by(events.c.seq.desc()).limit(1)).mappings().first()
+    return None if row is None else EventRecord(**row)

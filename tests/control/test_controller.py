@@ -8,6 +8,7 @@ import pytest
 
 from astraml_ray.control.admission import Demand
 from astraml_ray.control.controller import Reconciler
+from astraml_ray.control.losses import MOST
 from astraml_ray.errors import StaleLeaseError
 from astraml_ray.spec.states import JobStatus
 from astraml_ray.store.logs import read_lines
@@ -91,6 +92,37 @@ def test_a_lost_runner_is_started_again_and_its_attempt_is_told(world: World) ->
         (1, "failed", 7),
         (2, "running", None),
     ]
+
+
+def test_runners_that_all_die_at_one_place_are_not_started_for_ever(world: World) -> None:
+    job_id = run(world)
+    number = 1
+
+    def lose(attempt: int | None, step: int = 0) -> dict[str, Any]:
+        """The next runner begins; `attempt` is what it started before it dies, at a step."""
+        nonlocal number
+        number += 1
+        order = world.controller.begin(job_id, f"r{number}")
+        if attempt and not order["abandon"]:
+            world.report(job_id, f"r{number}", events=[attempt_started(attempt, step=step)])
+        return order
+
+    for attempt in range(2, MOST):  # one was started by run()
+        assert not lose(attempt)["abandon"]
+    assert not lose(MOST, step=7)["abandon"]  # it has come further: its losses are counted anew
+    for _ in range(MOST - 1):
+        assert not lose(None)["abandon"]
+    assert world.job(job_id).status is JobStatus.RUNNING
+    assert lose(None)["abandon"]
+    job = world.job(job_id)
+    assert (job.status, job.reason, job.placement) == (JobStatus.FAILED, "infrastructure", None)
+    assert "died 10 times in a row, and the job came no further than step 7" in str(job.message)
+    assert "memory" in (job.error or {})["hint"]
+    assert world.report(job_id, f"r{number - 1}")["abandon"]
+    world.launcher.running.clear()
+    started = len(world.launcher.started)
+    world.tick()
+    assert len(world.launcher.started) == started
 
 
 def test_a_controller_that_died_before_it_started_the_runner_starts_it_later(world: World) -> None:

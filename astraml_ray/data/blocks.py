@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from astraml_ray.data.encoding.encoder import Encoder
 from astraml_ray.data.encoding.schema import RowError, head, padding_rows
+from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.data.images.mixing import mixings_of, partners_of
 from astraml_ray.data.kept_tokens import TokenKeep, classes_of, widened
 from astraml_ray.data.keyed import row_keys
@@ -106,7 +107,10 @@ class BlockReader:
         if self.sampler is not None:
             order = _drawn(self.sampler, block, fragments, [classes_of(table) for table in tables])[order]
         body = widened(tables, schema).take(pa.array(order))
-        return pa.table([*head(positions), *body.columns], schema=schema)
+        table = pa.table([*head(positions), *body.columns], schema=schema)
+        if isinstance(self.encoder, TextEncoder):
+            return self.encoder.masked(table, row_keys(self.seed, block.epoch, positions))
+        return table
 
     def read_padded(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
         """As read, filled up with empty rows (position -1) to the length that every worker's part has."""

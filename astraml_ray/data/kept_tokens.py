@@ -49,14 +49,13 @@ def token_keep(
     """Where tokens are kept, or None where that brings nothing.
 
     Args:
-        encoder: Of the run. What it makes must follow from the row alone: masks of masked-lm do not.
+        encoder: Of the run. What is masked is masked anew at each reading: see TextEncoder.masked.
         split: What is read.
         augmentations: Of its rows; changed rows are tokenised every time.
         folder: For all tokens of this machine.
         reads: How often the split is read.
     """
-    words = isinstance(encoder, WordEncoder)
-    fixed = words or (isinstance(encoder, TextEncoder) and encoder.task != "masked-lm")
+    fixed = isinstance(encoder, (TextEncoder, WordEncoder))
     fits = sum(split.sizes) * _TOKENS_PER_BYTE <= MOST_BYTES / 2
     return TokenKeep(folder) if fixed and fits and not augmentations and reads > 1 else None
 
@@ -74,7 +73,7 @@ class TokenKeep:
     most_bytes: int = MOST_BYTES
 
     def rows(self, manifest: Manifest, split: Split, index: int, encoder: Encoder) -> pa.Table:
-        """The encoded rows of a fragment, in file order, without the columns of HEAD; whole numbers are narrow.
+        """The rows of a fragment, in file order, tokenised, without HEAD's columns; whole numbers are narrow.
 
         Raises:
             DataError: As read_rows.
@@ -166,7 +165,8 @@ def _digest(kind: str, values: Hashable) -> str:
 def _encoded(manifest: Manifest, split: Split, index: int, encoder: Encoder) -> pa.Table:
     rows = read_rows(manifest, split, index)
     unkeyed = np.zeros(rows.num_rows, np.uint64)
-    table = encoder.encode(rows, np.arange(rows.num_rows), unkeyed).drop_columns([field.name for field in HEAD])
+    encode = encoder.tokenised if isinstance(encoder, TextEncoder) else encoder.encode
+    table = encode(rows, np.arange(rows.num_rows), unkeyed).drop_columns([field.name for field in HEAD])
     return pa.table({name: _narrow(table[name]) for name in table.column_names})
 
 

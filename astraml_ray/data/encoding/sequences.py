@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from astraml_ray.data.encoding.schema import HEAD, head
 
-__all__ = ["SEQUENCES", "sequence_table", "sequences", "tokenizer_of"]
+__all__ = ["SEQUENCES", "lists_of", "sequence_table", "sequences", "tokenizer_of"]
 
 
 def sequences(labels: pa.DataType, *, segments: bool = False) -> pa.Schema:
@@ -57,12 +57,13 @@ def sequence_table(
     lengths = [[len(part) for part in row] for row in rows]
     values = [lengths, inputs, labels, *([segments] if "token_type_ids" in schema.names else [])]
     columns = [
-        _lists(value, field.type.value_type) for value, field in zip(values, list(schema)[len(HEAD) :], strict=True)
+        lists_of(value, field.type.value_type) for value, field in zip(values, list(schema)[len(HEAD) :], strict=True)
     ]
     return pa.table([*head(positions), *columns], schema=schema)
 
 
-def _lists(rows: Sequence[Any], kind: pa.DataType) -> pa.ListArray:
+def lists_of(rows: Sequence[Any], kind: pa.DataType) -> pa.ListArray:
+    """One list of numbers per row."""
     offsets = np.zeros(len(rows) + 1, np.int32)
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     number = kind.to_pandas_dtype()

@@ -14,7 +14,7 @@ from tokenizers import Encoding
 from astraml_ray.data.augmentation.draws import Lexicon, Means
 from astraml_ray.data.augmentation.texts import text_sides
 from astraml_ray.data.encoding.masks import mask_tokens
-from astraml_ray.data.encoding.sequences import SEQUENCES, sequence_table, sequences, tokenizer_of
+from astraml_ray.data.encoding.sequences import SEQUENCES, lists_of, sequence_table, sequences, tokenizer_of
 from astraml_ray.spec.augmentation import Augmentation
 
 __all__ = ["SEQUENCES", "TextEncoder", "TextTask"]
@@ -61,6 +61,16 @@ class TextEncoder:
         keys: npt.NDArray[np.uint64],
         augmentations: Sequence[Augmentation] = (),
     ) -> pa.Table:
+        return self.masked(self.tokenised(rows, positions, keys, augmentations), keys)
+
+    def tokenised(
+        self,
+        rows: pa.Table,
+        positions: npt.NDArray[np.int64],
+        keys: npt.NDArray[np.uint64],
+        augmentations: Sequence[Augmentation] = (),
+    ) -> pa.Table:
+        """As encode, before anything is masked: for masked-lm the labels are 1 where a token is special, else 0."""
         content = self._content(rows, keys, augmentations)
         encodings = tokenizer_of(self.tokenizer, self.max_length).encode_batch(content)
         if self.task in ("text-classification", "text-regression"):
@@ -72,8 +82,27 @@ class TextEncoder:
         flat = [[token for part in row for token in part] for row in parts]
         if self.task == "causal-lm":
             return sequence_table(self.schema, positions, parts, flat, flat)
-        masked, targets = self._masked(encodings, flat, keys)
-        return sequence_table(self.schema, positions, parts, masked, targets)
+        special = [[mark for part in _parts(one) for mark in part.special_tokens_mask] for one in encodings]
+        return sequence_table(self.schema, positions, parts, flat, special)
+
+    def masked(self, table: pa.Table, keys: npt.NDArray[np.uint64]) -> pa.Table:
+        """Masks tokenised rows, a pure function of them and their keys; without masked-lm they stay as they are."""
+        if self.task != "masked-lm":
+            return table
+        tokenizer = tokenizer_of(self.tokenizer, self.max_length)
+        mask_id = tokenizer.token_to_id(self.mask_token)
+        assert mask_id is not None, "preparation refuses masked-lm without a mask token"
+        ids, special = (table[name].combine_chunks() for name in ("input_ids", "labels"))
+        made = [
+            mask_tokens(row, marks != 0, key, self.mask_probability, mask_id, tokenizer.get_vocab_size())
+            for row, marks, key in zip(_rows(ids), _rows(special), keys, strict=True)
+        ]
+        inputs, targets = ([one[side] for one in made] for side in (0, 1))
+        columns = {"input_ids": inputs, "labels": targets}
+        for name, values in columns.items():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, table.schema.field(name), lists_of(values, pa.int32()))
+        return table
 
     def lengths(self, rows: pa.Table) -> list[int]:
         """Tokens of each row before it is cut."""
@@ -97,23 +126,13 @@ class TextEncoder:
         ids = {name: index for index, name in enumerate(self.classes)}
         return [[ids[label]] for label in labels]
 
-    def _masked(
-        self, encodings: Sequence[Encoding], flat: Sequence[list[int]], keys: npt.NDArray[np.uint64]
-    ) -> tuple[list[Any], list[Any]]:
-        tokenizer = tokenizer_of(self.tokenizer, self.max_length)
-        mask_id = tokenizer.token_to_id(self.mask_token)
-        assert mask_id is not None, "preparation refuses masked-lm without a mask token"
-        inputs, targets = [], []
-        for encoding, ids, key in zip(encodings, flat, keys, strict=True):
-            special = np.array([mark for part in _parts(encoding) for mark in part.special_tokens_mask], bool)
-            noisy, labels = mask_tokens(
-                np.array(ids, np.int32), special, key, self.mask_probability, mask_id, tokenizer.get_vocab_size()
-            )
-            inputs.append(noisy)
-            targets.append(labels)
-        return inputs, targets
-
 
 def _parts(encoding: Encoding) -> list[Encoding]:
     """The sequences of a row: what is beyond the first one's end follows in others."""
     return [encoding, *encoding.overflowing]
+
+
+def _rows(lists: pa.ListArray) -> list[npt.NDArray[np.int32]]:
+    """The numbers of each row."""
+    flat, ends = lists.flatten().to_numpy(zero_copy_only=False), np.cumsum(lists.value_lengths().to_numpy())
+    return np.split(flat, ends[:-1]) if len(ends) else []

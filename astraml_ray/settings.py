@@ -1,4 +1,4 @@
-"""Process settings: the only place that reads the environment.
+"""Process settings: the only place that reads `ASTRAML_` variables.
 
 AWS's own variables (`AWS_ENDPOINT_URL`, `AWS_PROFILE`, keys, region) are read by botocore itself.
 """

@@ -5,7 +5,7 @@ AccessError               a RequestError with its HTTP status
 ├── TooManyFailuresError      429  too many failed tokens from one address
 ├── PermissionDeniedError     403  the role lacks a permission
 ├── ProjectNotFoundError      404  no such project, or not one's own: nothing tells which
-├── NotThereError             404  no such member, token, policy version or quota
+├── NotThereError             404  no such member, token, policy version, secret, webhook or delivery
 ├── AlreadyThereError         409  that name is taken
 ├── LastAdminError            409  the organisation would have no admin left
 ├── ProjectArchivedError      409  the project takes no jobs
@@ -145,7 +145,7 @@ class ProjectNotFoundError(AccessError):
 
 
 class NotThereError(AccessError):
-    """There is no such member, token, policy version or quota."""
+    """There is no such member, token, policy version, secret, webhook or delivery."""
 
     code = "not_found"
     http_status = 404

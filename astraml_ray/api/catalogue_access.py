@@ -47,7 +47,7 @@ ACCESS_ERRORS = (
         "not_found",
         404,
         "It does not exist",
-        "There is no such member, token, policy version, secret or quota that the caller may see.",
+        "There is no such member, token, policy version, secret, webhook or delivery that the caller may see.",
         "Check the name.",
     ),
     request_error(
@@ -95,8 +95,8 @@ ACCESS_ERRORS = (
     request_error(
         "quota_exceeded",
         403,
-        "The job is larger than the project's quota",
-        "It asks for more than the project may ever have at once, so it could never start.",
+        "The job is larger than a quota",
+        "It asks for more than the project or the organisation may ever have at once, so it could never start.",
         "Ask for fewer GPUs, or an org_admin for a greater quota.",
     ),
     request_error(

@@ -1,4 +1,4 @@
-"""The route that looks at a dataset before anything is trained."""
+"""The routes that look at a dataset before anything is trained."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Inspection(OpenShape):
 
     rows_are: Literal["texts", "images", "words"]
     columns: list[dict[str, Any]]
-    """Each with `name`, `type`, `role` (text, image, tokens, label or null) and `why`."""
+    """Each with `name`, `type`, `role` (text, text_pair, image, tokens, label or null) and `why`."""
     splits: dict[str, dict[str, Any]]
     """Each with `files`, `bytes`, `formats`, `rows`, `rows_read`, `unnamed_images`, `refused`, `text`, `image`,
     `label`, `duplicates`."""

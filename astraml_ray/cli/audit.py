@@ -39,7 +39,8 @@ def audit(
 ) -> int | None:
     """Show who changed what, newest first.
 
-    Every change of a project, role, token, policy, secret or quota is in it, each sealed by the one before it.
+    Every change of a project, role, token, policy, secret, quota, schedule or webhook is in it, each sealed by the one
+    before it.
     """
     if verify:
         return _verify(service)

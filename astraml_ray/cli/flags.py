@@ -17,7 +17,7 @@ _FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--name", "name", str, "A name for people; the run's id begins with it."),
     ("--dataset", "dataset", str, "Prefix, folder or file: s3://bucket/key, file:///path or a path."),
     ("--model", "model", str, "Alias (`astraml models`), hub id, folder or s3:// prefix."),
-    ("--task", "task", str, "text-classification, causal-lm, masked-lm or auto."),
+    ("--task", "task", str, "(text|token|image)-classification, text-regression, causal-lm, masked-lm or auto."),
     ("--gpus", "resources.gpus", int, "GPUs, one worker each; 0 trains on CPUs."),
     ("--workers", "resources.workers", int, "Workers, with --gpus 0."),
     ("--batch-size", "hyperparams.batch_size", int, "Rows of a micro-step over all workers."),

@@ -1,4 +1,4 @@
-"""A real S3 server on this machine, for the demo, the tests and the benchmarks: `rclone serve s3`."""
+"""A real S3 server on this machine, for `up --s3`, the demo, the tests and the benchmarks: `rclone serve s3`."""
 
 from __future__ import annotations
 

@@ -33,8 +33,8 @@ def _seconds(ctx: click.Context, param: click.Parameter, text: str | None) -> fl
 def wait(job: str, timeout: Any, service: Service) -> int:
     """Wait for a job's end.
 
-    JOB is an id, or `latest`. The exit code is the outcome's: 0 succeeded, 20 data, 21 out of memory, 22 numeric,
-    30 infrastructure or storage, 40 cancelled, 1 anything else; 124 if the timeout came first.
+    JOB is an id, or `latest`. The exit code is the outcome's: 0 succeeded, 10 invalid spec or model, 20 data, 21 out of
+    memory, 22 numeric, 30 infrastructure or storage, 40 cancelled, 1 anything else; 124 if the timeout came first.
     """
     return conclude_end(wait_for_job(service.job_id(job), service, timeout_s=timeout), service)
 

@@ -41,7 +41,7 @@ class Client:
     """The service at an address. Jobs, events and log lines are the API's JSON objects.
 
     Requests that may be sent twice (all but those that cannot be told apart) are tried again while the service is
-    away; `submit`, `resume` and `clone` carry an idempotency key for that. Use it in a `with` block, or close it.
+    away; what makes jobs or schedules carries an idempotency key for that. Use it in a `with` block, or close it.
 
     Args:
         address: Left out: ASTRAML_ADDRESS, the service of this machine, http://127.0.0.1:8700.

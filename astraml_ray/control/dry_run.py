@@ -1,4 +1,4 @@
-"""A dry run: all that a run does before its first step, and what that tells. Imports the run wing."""
+"""Dry runs, which do all that a run does before its first step, and looks at datasets. Imports the run wing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The runner: one detached actor per job. It owns the run, and reports to the controller.
 
-This is the one door to the run wing: it is imported here, inside the actor, and nowhere else in the service.
+This is the door to the run wing: it is imported here, inside the actor, and in dry runs; nowhere else in the service.
 """
 
 from __future__ import annotations

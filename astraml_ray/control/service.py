@@ -1,4 +1,4 @@
-"""The controller's actor, and what the API needs of the cluster: a nudge, and a dry run."""
+"""The controller's actor, and what the API needs of the cluster: a nudge, dry runs, and looks at datasets."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class DatasetSpec(SpecModel):
     """
 
     path: Uri | None = None
-    """A prefix whose files or folders named train*, validation*|dev*|val* and test* are the splits."""
+    """A prefix whose files or folders named train*, validation*|dev*|val*|eval* and test* are the splits."""
     train: Uri | None = None
     """Training rows: a file, a folder or a prefix."""
     validation: Uri | None = None

@@ -71,7 +71,7 @@ class Limits(SpecModel):
     """Bounds of a job. Durations are written "90s", "30m", "2h" or "7d"."""
 
     max_retries: int = Field(default=3, ge=0, le=100)
-    """How often a failure of the infrastructure is tried again, from the last checkpoint."""
+    """How often in a row, without progress, a failure of the infrastructure is tried again from the last checkpoint."""
     max_duration: Duration | None = None
     """Longest time from the first start to the end; then the run is saved, and fails with `deadline_exceeded`."""
     queue_timeout: Duration | None = None
@@ -92,7 +92,7 @@ class JobSpec(SpecModel):
     text-classification with a label column, else what the model was made for."""
     hyperparams: Hyperparams = Hyperparams()
     augmentation: Augmentations = ()
-    """Of the training rows: `light`, `medium` or `strong`, or a list."""
+    """Of the training rows: `none`, `light`, `medium`, `strong`, or a list."""
     augmentation_on: Literal["auto", "stream", "device"] = "auto"
     """Where images are augmented: in the data tasks (`stream`), or by each worker on its device. `auto` is the GPU
     where workers have one. Texts are augmented in the data tasks."""

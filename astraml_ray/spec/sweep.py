@@ -126,7 +126,7 @@ class Sweep(SpecModel):
     metric: str | None = Field(default=None, pattern=r"^validation/[a-z0-9_]+$")
     """What trials are compared by; left out, what early stopping watches, or `validation/loss`."""
     mode: Literal["auto", "min", "max"] = "auto"
-    """Which way is better; `auto` is min for losses and perplexity, max for everything else."""
+    """Which way is better; `auto` is min for losses, errors and perplexity, max for everything else."""
     algorithm: Literal["random", "grid", "optuna"] | None = None
     """Left out, `grid` if every parameter has a list of values and `trials` is left out too, else `random`."""
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"

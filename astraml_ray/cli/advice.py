@@ -94,7 +94,8 @@ def _cancelled(job: Json) -> dict[str, Any]:
 def _succeeded(job: Json) -> dict[str, Any]:
     steps = (job.get("result") or {}).get("steps")
     after = f" after {steps} steps" if steps is not None else ""
-    return {"summary": f"it ended well: {job.get('reason')}{after}", "commands": [f"astraml download {job['id']}"]}
+    commands = [] if job.get("reason") == "dataset_unchanged" else [f"astraml download {job['id']}"]
+    return {"summary": f"it ended well: {job.get('reason')}{after}", "commands": commands}
 
 
 def _active(job: Json) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _place(dataset: str) -> str:
 @click.option("--unknown-token", default="[UNK]", show_default=True, help="Of the model's tokenizer.")
 @click.option("--size", type=int, default=None, metavar="PIXELS", help="Of a side of the images. [the spec's, 224]")
 @click.option(
-    "--draws", type=click.IntRange(1, 16), default=4, show_default=True, help="Epochs in which each image is shown."
+    "--draws", type=click.IntRange(1, 8), default=4, show_default=True, help="Epochs in which each image is shown."
 )
 @click.option(
     "--html", default=None, metavar="FILE", help="Write a page of it, which needs no other file. [images: preview.html]"

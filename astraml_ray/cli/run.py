@@ -68,6 +68,8 @@ def train_spec(spec: JobSpec, storage: str, process: Settings) -> dict[str, Any]
     from astraml_ray.training.run_folder import RunFolder
     from astraml_ray.training.runner import new_run_id
 
+    if spec.schedule is not None:
+        print("warning: /schedule is for the service: astraml submit; this runs the job once, now", file=sys.stderr)
     folder = RunFolder(join(storage, new_run_id(spec)))
     if spec.sweep is not None:
         return new_sweep(spec, folder, process, stop)

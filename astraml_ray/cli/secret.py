@@ -146,10 +146,6 @@ def _line(one: dict[str, Any]) -> str:
     return f"{one['name']}  v{one['version']}, {one['size']} characters, {made}, {used}"
 
 
-def _use_line(use: dict[str, Any]) -> str:
-    return f"{clock(use['at'])}  {use['job_id']} attempt {use['attempt']}  v{use['version']}  {use['subject']}"
-
-
 def _rotate() -> dict[str, Any]:
     from astraml_ray.control.secrets_rotation import rotate_master_key
     from astraml_ray.errors import InfrastructureError

@@ -87,9 +87,12 @@ def _answer(work: Callable[[], str]) -> Answer:
 
 def start_controller(installation: Installation) -> Any:
     """Starts the controller, detached, on this node, whose files it needs; one that is there already stays."""
+    # On a cluster that was there before, nothing else tells its processes.
+    allowed = {"ASTRAML_ALLOWED_TARGETS": load_settings().allowed_targets}
     return (
         ray.remote(Controller)
         .options(
+            runtime_env={"env_vars": allowed},
             name=CONTROLLER,
             namespace=installation.namespace,
             lifetime="detached",

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from astraml_ray.spec.base import SpecModel
 
-__all__ = ["EarlyStopping", "Hyperparams", "Interval", "parse_interval"]
+__all__ = ["EarlyStopping", "Hyperparams", "Interval", "lower_is_better", "parse_interval"]
 
 _INTERVAL = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(epoch|epochs|step|steps)\s*$")
 
@@ -51,6 +51,11 @@ def _check_interval(text: str) -> str:
 IntervalText = Annotated[str, AfterValidator(_check_interval)]
 
 
+def lower_is_better(metric: str, mode: Literal["auto", "min", "max"]) -> bool:
+    """Which way a metric is better: `auto` is min for losses, errors and perplexity, max for everything else."""
+    return metric.endswith(("loss", "perplexity", "mae", "rmse")) if mode == "auto" else mode == "min"
+
+
 class EarlyStopping(SpecModel):
     """Stops the run when the monitored value no longer improves. It counts evaluations, not epochs."""
 
@@ -68,9 +73,7 @@ class EarlyStopping(SpecModel):
     @property
     def lower_is_better(self) -> bool:
         """The direction, with `auto` resolved."""
-        if self.mode == "auto":
-            return self.monitor.endswith(("loss", "perplexity", "mae", "rmse"))
-        return self.mode == "min"
+        return lower_is_better(self.monitor, self.mode)
 
 
 class Hyperparams(SpecModel):

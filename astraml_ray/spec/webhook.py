@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from astraml_ray.spec.base import Duration, SpecModel, seconds_of
+from astraml_ray.spec.hyperparams import lower_is_better
 from astraml_ray.spec.job import LabelKey, LabelValue, Name
 from astraml_ray.spec.schedule import DATASET_UNCHANGED
 
@@ -103,8 +104,8 @@ class Condition(SpecModel):
     for_: Stretch = Field(default="2h", alias="for")
     """Of `no_improvement`: how long, from 10m to 30d."""
     mode: Literal["auto", "min", "max"] = "auto"
-    """Of `no_improvement`: which values are better; `auto` is min for losses and perplexity, else max. Of a sweep, its
-    own direction counts."""
+    """Of `no_improvement`: which values are better; `auto` is min for losses, errors and perplexity, else max. Of a
+    sweep, its own direction counts."""
 
     @model_validator(mode="after")
     def _has_a_metric(self) -> Condition:
@@ -117,9 +118,7 @@ class Condition(SpecModel):
     @property
     def lower_is_better(self) -> bool:
         """The direction, `auto` resolved."""
-        if self.mode == "auto":
-            return str(self.metric).endswith(("loss", "perplexity"))
-        return self.mode == "min"
+        return lower_is_better(str(self.metric), self.mode)
 
 
 class _Fields(SpecModel):

@@ -64,8 +64,6 @@ def advise(spec: JobSpec, *, train_rows: int, validation_rows: int, truncated_sh
             f"the validation set has {validation_rows} rows: its scores mean little",
             "give dataset.validation, or raise the fraction",
         )
-    if spec.schedule:
-        warn("/schedule", "is for the service; this command runs the job once, now", "leave it out to silence this")
     return found
 
 

@@ -21,7 +21,7 @@ from transformers import (
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
 from astraml_ray.data.storage.objects import list_objects, reading, resolve
 from astraml_ray.errors import ModelError
-from astraml_ray.settings import configs_folder
+from astraml_ray.settings import configs_folder, load_settings
 from astraml_ray.spec.hyperparams import Hyperparams
 from astraml_ray.spec.model import ModelSpec
 from astraml_ray.training.tasks import TASKS
@@ -146,7 +146,7 @@ def _cached(blueprint: Blueprint) -> bool:
 def _check_hub(name: str) -> None:
     endpoint = os.environ.get("HF_ENDPOINT", _HUB)
     hint = "give the path of a folder, or an s3:// prefix, that holds the model; or use model tiny-bert (from scratch)"
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}:
+    if load_settings().hub_offline:
         raise ModelError(f"{name} is not in the local cache, and HF_HUB_OFFLINE is set", param="/model/name", hint=hint)
     try:
         status = requests.head(

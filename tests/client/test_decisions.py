@@ -175,6 +175,10 @@ class TestAdvice:
         assert told["commands"][0] == "astraml clone job-1 --set hyperparams.lr=1e-05"
         assert "--rank 3" in told["commands"][-1]
 
+    def test_a_job_without_a_model_offers_none(self) -> None:
+        assert explain_job(self.job(status="succeeded", reason="completed"))["commands"] == ["astraml download job-1"]
+        assert explain_job(self.job(status="succeeded", reason="dataset_unchanged"))["commands"] == []
+
     def test_memory_keeps_the_effective_batch(self) -> None:
         error = {"code": "out_of_memory", "message": "m", "param": None, "hint": None}
         hyper = {"batch_size": 32, "gradient_accumulation_steps": 2}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from astraml_ray import errors
+from astraml_ray.cli import run
 from astraml_ray.errors import (
     AstraError,
     DataError,
@@ -18,6 +20,7 @@ from astraml_ray.errors import (
     ResourcesError,
     SpecError,
 )
+from astraml_ray.settings import load_settings
 from astraml_ray.spec import EarlyStopping
 from astraml_ray.spec.job import Resources
 from astraml_ray.spec.loading import parse_spec
@@ -277,12 +280,24 @@ def test_patience_by_mode_delta_and_nan() -> None:
         ({"hyperparams": {"epochs": 5, "eval_every": "1 epochs"}}, 1000, "/hyperparams/early_stopping/patience"),
         ({"hyperparams": {"warmup_steps": 10_000}}, 1000, "/hyperparams/warmup_steps"),
         ({"hyperparams": {"batch_size": 2000}}, 1000, "/hyperparams/batch_size"),
-        ({"schedule": {"cron": "0 * * * *"}}, 1000, "/schedule"),
     ],
 )
 def test_settings_that_cannot_work_are_named(fields: dict[str, object], train_rows: int, pointer: str) -> None:
     spec = parse_spec({"dataset": "d", "model": "m", **fields})
     assert pointer in [w.param for w in advise(spec, train_rows=train_rows, validation_rows=100)]
+
+
+def test_a_schedule_is_told_to_be_for_the_service_where_a_spec_is_run_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "stop_on_signals", lambda stop: None)
+    monkeypatch.setattr(run, "apply_ray_environment", lambda: None)
+    spec = parse_spec({"dataset": str(tmp_path / "none"), "model": "tiny-bert", "schedule": {"cron": "0 * * * *"}})
+    with pytest.raises(DataError):
+        run.train_spec(spec, str(tmp_path), load_settings())
+    assert "/schedule is for the service" in capsys.readouterr().err
+    unscheduled = advise(spec, train_rows=5000, validation_rows=100)
+    assert unscheduled == []
 
 
 def test_rows_longer_than_the_context_are_told() -> None:

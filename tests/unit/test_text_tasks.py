@@ -309,9 +309,12 @@ def test_what_does_not_fit_the_task_is_refused_before_anything_runs(
 
 def test_errors_and_rates_are_better_when_they_are_lower() -> None:
     from astraml_ray.spec import EarlyStopping
+    from astraml_ray.spec.webhook import Condition
 
     for name, lower in {"mae": True, "rmse": True, "loss": True, "pearson": False, "f1": False}.items():
         assert EarlyStopping(monitor=f"validation/{name}").lower_is_better is lower
+        stall = {"when": "no_improvement", "metric": f"validation/{name}", "for": "1h"}
+        assert Condition.model_validate(stall).lower_is_better is lower
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,9 @@ def test_a_sweeps_trials_count_as_gpus_and_as_one_job() -> None:
 def test_a_sweep_is_charged_with_all_of_its_trials(world: World) -> None:
     world.launcher.cluster = Capacity(cpus=16, gpus=4, free_cpus=16, free_gpus=4)
     job_id = world.submit(resources={"gpus": 1})
+    sweep = {"parameters": {"hyperparams.lr": {"uniform": [1e-4, 1e-2]}}, "max_concurrent": 3, "trials": 9}
     with world.store.write() as conn:
-        update_job(conn, job_id, spec={**get_job(conn, job_id).spec, "sweep": {"max_concurrent": 3, "trials": 9}})
+        update_job(conn, job_id, spec={**get_job(conn, job_id).spec, "sweep": sweep})
     world.tick()
     assert (world.job(job_id).placement or {})["trials"] == 3
     assert world.controller.begin(job_id, "r1")["trials_at_once"] == 3

@@ -246,18 +246,22 @@ def test_a_rotation_of_the_master_key_meanwhile_loses_nothing(api: Api, monkeypa
     assert URL not in repr(opened)
 
 
+def end_unchanged(api: Api, job_id: str) -> None:
+    """Ends a job that had nothing new to train on."""
+    api.move(job_id, JobStatus.STARTING)
+    with api.store.write() as conn:
+        change_status(conn, job_id, JobStatus.SUCCEEDED, reason=DATASET_UNCHANGED, message=None, now=time.time())
+
+
 def test_every_event_of_jobs_can_be_told(api: Api) -> None:
     """The names here are those that the store writes."""
     api.client.post("/v2.1/projects", json={"id": "p-demo"})
     made(api, events=["job.*"])
-    one, other, third, unchanged = (api.new_job() for _ in range(4))
+    one, other, third = (api.new_job() for _ in range(3))
     api.move(one, JobStatus.STARTING, JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.SUCCEEDED)
     api.move(other, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.FAILED)
     api.move(third, JobStatus.CANCELLED)
-    api.move(unchanged, JobStatus.STARTING)
-    with api.store.write() as conn:
-        now, reason = time.time(), DATASET_UNCHANGED
-        change_status(conn, unchanged, JobStatus.SUCCEEDED, reason=reason, message=None, now=now)
+    end_unchanged(api, api.new_job())
     known = {event for event in EVENTS if event.startswith("job.")} - {"job.attempt_failed"}
     assert set(events_of(api)) == known
 
@@ -267,17 +271,14 @@ def test_every_event_of_sweeps_can_be_told(api: Api) -> None:
     api.client.post("/v2.1/projects", json={"id": "p-demo"})
     made(api, events=["sweep.*"])
     sweep = {"parameters": {"hyperparams.lr": {"log_uniform": [1e-5, 1e-2]}}, "trials": 3}
-    one, other, third, unchanged = (api.new_job(sweep=sweep) for _ in range(4))
+    one, other, third = (api.new_job(sweep=sweep) for _ in range(3))
     api.move(one, JobStatus.STARTING, JobStatus.QUEUED, JobStatus.STARTING, JobStatus.RUNNING)
     with api.store.write() as conn:
         store_trials(conn, get_job(conn, one), told_trials(3, failed=(1,)), now=time.time())
     api.move(one, JobStatus.SUCCEEDED)
     api.move(other, JobStatus.STARTING, JobStatus.RUNNING, JobStatus.FAILED)
     api.move(third, JobStatus.CANCELLED)
-    api.move(unchanged, JobStatus.STARTING)
-    with api.store.write() as conn:
-        now, reason = time.time(), DATASET_UNCHANGED
-        change_status(conn, unchanged, JobStatus.SUCCEEDED, reason=reason, message=None, now=now)
+    end_unchanged(api, api.new_job(sweep=sweep))
     known = {event for event in EVENTS if event.startswith("sweep.")} - {"sweep.attempt_failed"}
     assert set(events_of(api)) == known
     listed = api.client.get(f"{HOOKS}/ci/deliveries?limit=200").json()["data"]

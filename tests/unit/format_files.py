@@ -9,8 +9,10 @@ import json
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 import zstandard
@@ -42,6 +44,18 @@ def zstd_frames(data: bytes, frame: int = 1 << 30) -> bytes:
         zstandard.ZstdCompressor(write_checksum=bool(i % 2), write_content_size=bool(i % 3)).compress(part)
         for i, part in enumerate(parts)
     )
+
+
+def write_rows(rows: list[dict[str, Any]], path: Path) -> None:
+    """Rows as JSON Lines, CSV or Parquet of many row groups, as the path ends."""
+    table = pa.Table.from_pylist(rows)
+    match path.suffix:
+        case ".jsonl":
+            path.write_bytes(jsonl(table))
+        case ".csv":
+            pa_csv.write_csv(table, path)
+        case _:
+            pq.write_table(table, path, row_group_size=7)
 
 
 def gzip_members(data: bytes, member: int = 1 << 30) -> bytes:

@@ -7,22 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 import pytest
 
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.control import dry_run
 from astraml_ray.data.bad_data.quarantine import quarantined
 from astraml_ray.data.changes import digest_of, listing_digest
-from astraml_ray.data.formats import Bounds, image_metadata
+from astraml_ray.data.formats import Bounds, image_metadata, listed_images
 from astraml_ray.data.inspection.inspect import inspect_dataset
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns, DatasetSpec
-from tests.unit.format_files import fragments_at, rows_at
+from tests.unit.format_files import fragments_at, rows_at, write_rows
 from tests.unit.images import image_rows
 from tests.unit.test_bad_rows import error_of, manifest_of
 
@@ -31,13 +28,7 @@ Rows = list[dict[str, Any]]
 
 
 def write_metadata(folder: Path, rows: Rows, kind: str = "jsonl") -> None:
-    path = folder / f"metadata.{kind}"
-    if kind == "jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif kind == "csv":
-        pa_csv.write_csv(pa.Table.from_pylist(rows), path)
-    else:
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
+    write_rows(rows, folder / f"metadata.{kind}")
 
 
 def write_folder(folder: Path, count: int, *, seed: int, kind: str = "jsonl", extra: Sequence[str] = ()) -> Rows:
@@ -123,7 +114,7 @@ def test_images_are_not_read_to_count_classes(tmp_path: Path, monkeypatch: pytes
     write_folder(tmp_path / "d" / "train", 20, seed=1)
     write_folder(tmp_path / "d" / "validation", 6, seed=2)
     with monkeypatch.context() as patch:
-        patch.setattr(image_metadata, "images_of", lambda *_: pytest.fail("read"))
+        patch.setattr(listed_images, "images_of", lambda *_: pytest.fail("read"))
         first = manifest_of(tmp_path / "d", tmp_path / "c")
         patch.setattr("astraml_ray.data.scan.read_checked", lambda *_: pytest.fail("read again"))
         assert manifest_of(tmp_path / "d", tmp_path / "c") == first
@@ -168,8 +159,8 @@ def test_a_named_image_that_is_missing_is_a_bad_row(name: str, tmp_path: Path, m
         alone = error_of(tmp_path, tmp_path / "c")
         assert alone.message == error.message
     reads: list[int] = []
-    read = image_metadata.images_of
-    monkeypatch.setattr(image_metadata, "images_of", lambda *given: reads.append(len(given[0])) or read(*given))
+    read = listed_images.images_of
+    monkeypatch.setattr(listed_images, "images_of", lambda *given: reads.append(len(given[0])) or read(*given))
     found = inspect_dataset(DatasetSpec(path=str(tmp_path)))
     assert (found["splits"]["train"]["rows"], sum(reads)) == (20, 26)
     [refused] = found["splits"]["train"]["refused"]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -27,6 +26,7 @@ from astraml_ray.data.inspection.repeats import RowHashes
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import Columns, DatasetSpec
 from tests.conftest import write_dataset
+from tests.unit.format_files import write_rows
 from tests.unit.images import encoded
 from tests.unit.test_bad_files import PACKERS, WRITERS
 
@@ -238,12 +238,7 @@ def test_every_format_and_numbers_as_labels(kind: str, tmp_path: Path, monkeypat
     monkeypatch.setattr(Bounds, "fragment", 200)
     rows = [{"id": i, "review": f"a good, or bad, text {i % 40}", "stars": i % 3} for i in range(50)]
     path = tmp_path / f"train.{kind}"
-    if kind == "jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    elif kind == "csv":
-        pa_csv.write_csv(pa.Table.from_pylist(rows), path)
-    else:
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=7)
+    write_rows(rows, path)
     spec = DatasetSpec(path=str(tmp_path), columns=Columns(label="stars"))
     steps: list[Progress] = []
     found = inspect_dataset(spec, progress=steps.append)

@@ -1,8 +1,7 @@
-"""Image folders with a metadata file, as Hugging Face's ImageFolder has them: a row for each image that it names."""
+"""Metadata files of image folders, as Hugging Face's ImageFolder has them: a row for each image that one names."""
 
 from __future__ import annotations
 
-import json
 import posixpath
 import threading
 from collections import OrderedDict
@@ -13,10 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from astraml_ray.data.bad_data.rows import MISSING_IMAGE, BadRow
+from astraml_ray.data.bad_data.rows import BadRow
 from astraml_ray.data.formats.delimited import CSV
-from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, mended_part, select_columns, sources_of
-from astraml_ray.data.formats.images import images_of
+from astraml_ray.data.formats.fragment import Bounds, mended_part
 from astraml_ray.data.formats.json_lines import JSON_LINES
 from astraml_ray.data.formats.lines import line_format
 from astraml_ray.data.formats.mending import Mended, joined
@@ -27,9 +25,9 @@ from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["LISTED_IMAGE", "METADATA", "Listing", "all_there", "listing_of", "objects_of"]
+__all__ = ["FILE_NAME", "Listing", "Rows", "listing_of", "objects_of", "rows_of"]
 
-_FILE_NAME = "file_name"
+FILE_NAME = "file_name"
 _FILES = {"jsonl": line_format(JSON_LINES), "csv": line_format(CSV), "parquet": PARQUET}
 
 
@@ -106,7 +104,7 @@ def _check_one_each(metadata: Sequence[ObjectInfo]) -> None:
 def _uris_in(info: ObjectInfo, access: Access) -> list[str]:
     """The images of a metadata file, row by row: names are relative to its folder. A row without one is its own."""
     folder = info.uri.rpartition("/")[0]
-    names = _kept.of(info, access).table[_FILE_NAME].to_pylist()
+    names = rows_of(info, access).table[FILE_NAME].to_pylist()
     return [_below(folder, name) if name else info.uri for name in names]
 
 
@@ -119,7 +117,7 @@ def _below(folder: str, name: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """Of a metadata file.
 
     Attributes:
@@ -142,10 +140,10 @@ class _Kept:
     """The metadata files that were read last, so that each fragment does not read its own again."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[ObjectInfo, str | None], _Rows] = OrderedDict()
+        self._kept: OrderedDict[tuple[ObjectInfo, str | None], Rows] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, info: ObjectInfo, access: Access) -> _Rows:
+    def of(self, info: ObjectInfo, access: Access) -> Rows:
         """The rows of a metadata file."""
         key = (info, access.endpoint_url)
         with self._lock:
@@ -160,7 +158,16 @@ class _Kept:
 _kept = _Kept()
 
 
-def _parsed(info: ObjectInfo, access: Access) -> _Rows:
+def rows_of(info: ObjectInfo, access: Access) -> Rows:
+    """The rows of a metadata file.
+
+    Raises:
+        DataError: It cannot be read, is too large to be read as a whole, or does not name images.
+    """
+    return _kept.of(info, access)
+
+
+def _parsed(info: ObjectInfo, access: Access) -> Rows:
     if info.size > Bounds.whole:
         raise DataError(
             f"has {info.size >> 20} MiB, and a metadata file is read as a whole",
@@ -178,7 +185,7 @@ def _parsed(info: ObjectInfo, access: Access) -> _Rows:
     return _with_faults(found)
 
 
-def _with_faults(found: Mended) -> _Rows:
+def _with_faults(found: Mended) -> Rows:
     """All rows, those that do not parse with them, each in its place."""
     places = np.zeros(found.rows, np.int64)
     places[found.origins] = np.arange(len(found.origins))
@@ -186,114 +193,24 @@ def _with_faults(found: Mended) -> _Rows:
     lost[found.origins] = False
     table = found.table.take(pa.array(places, mask=lost)) if lost.any() else found.table
     faults = {one.row: one for one in found.bad}
-    for row in np.flatnonzero(np.asarray(pc.equal(pc.fill_null(table[_FILE_NAME], ""), ""))).tolist():
-        faults.setdefault(row, BadRow(row, "null", f"column {_FILE_NAME!r} is null or empty"))
-    return _Rows(table, faults, found.written)
+    for row in np.flatnonzero(np.asarray(pc.equal(pc.fill_null(table[FILE_NAME], ""), ""))).tolist():
+        faults.setdefault(row, BadRow(row, "null", f"column {FILE_NAME!r} is null or empty"))
+    return Rows(table, faults, found.written)
 
 
 def _check(info: ObjectInfo, found: Mended) -> None:
     table = found.table
     if found.bad and not table.num_rows:
         raise DamagedError(f"is damaged: {found.bad[0].message}", param=info.uri, hint="write the object again")
-    if _FILE_NAME not in table.column_names:
+    if FILE_NAME not in table.column_names:
         raise DataError(
-            f"lies beside images and has no column {_FILE_NAME!r} that names them; it has "
+            f"lies beside images and has no column {FILE_NAME!r} that names them; it has "
             f"{', '.join(table.column_names) or 'none'}",
             param=info.uri,
             hint="give each row the image's path, from the folder of this file on; or take the file out",
         )
     if "image" in table.column_names:
         raise DataError("has a column 'image', as its images are called", param=info.uri, hint="rename the column")
-    names = table[_FILE_NAME]
+    names = table[FILE_NAME]
     if table.num_rows and not (pa.types.is_string(names.type) or pa.types.is_large_string(names.type)):
-        raise DataError(f"column {_FILE_NAME!r} holds {names.type}, no names", param=info.uri, hint="write texts")
-
-
-def _values(info: ObjectInfo, access: Access) -> pa.Table:
-    return _kept.of(info, access).table.drop_columns([_FILE_NAME])
-
-
-def _with_images(values: pa.Table, images: pa.Array, uris: Sequence[str]) -> pa.Table:
-    table = values.add_column(0, "image", images)
-    return table if "path" in values.column_names else table.append_column("path", pa.array(uris, pa.string()))
-
-
-def _schema(info: ObjectInfo, access: Access) -> pa.Schema:
-    return _with_images(_values(info, access).slice(0, 0), pa.array([], pa.binary()), []).schema
-
-
-def _read_listed(
-    objects: Sequence[ObjectInfo], fragment: Fragment, columns: list[str] | None, access: Access
-) -> Mended:
-    """The files are read only where their bytes are wanted."""
-    metadata, *infos = sources_of(objects, fragment, "listed-image")
-    first = fragment.source - fragment.group - 1
-    listed = _kept.of(metadata, access)
-    rows = listed.table.slice(first, len(infos))
-    found = [info for info in infos if info.etag]
-    data = images_of(found, access) if columns is None or "image" in columns else [None] * len(found)
-    there = np.array([bool(info.etag) for info in infos])
-    values = rows.drop_columns([_FILE_NAME]).filter(pa.array(there))
-    table = _with_images(values, pa.array(data, pa.binary()), [info.uri for info in found])
-    missing = np.flatnonzero(~there).tolist()
-    bad = tuple(_bad_row(metadata, listed, row, first) for row in missing)
-    written = {row: listed.written.get(first + row) or _line(rows.slice(row, 1)) for row in missing}
-    return Mended(
-        select_columns(metadata, table, columns), np.flatnonzero(there), bad, written, counts=(1,) * len(infos)
-    )
-
-
-def _bad_row(metadata: ObjectInfo, listed: _Rows, row: int, first: int) -> BadRow:
-    """Of a row without an image.
-
-    Args:
-        metadata: Its file.
-        listed: The rows of that.
-        row: Its number in the fragment.
-        first: The number in the file of the fragment's first row.
-    """
-    fault = listed.faults.get(first + row)
-    if fault is not None:  # its object is the file itself, in which it has another number
-        return replace(fault, row=row, source=row, before=-first)
-    why = f"is named in {metadata.uri.rpartition('/')[2]}, and is not there, empty or hidden (row {first + row} of it)"
-    return BadRow(row, MISSING_IMAGE, why, source=row, before=row)
-
-
-def all_there(objects: Sequence[ObjectInfo], fragment: Fragment, found: Mended) -> pa.Table:
-    """The rows of images that are all there.
-
-    Raises:
-        DataError: One is missing, or a row names none.
-    """
-    for one in found.bad:
-        missing = one.reason == MISSING_IMAGE
-        repair = "put the image there, or take its row out" if missing else "correct the row"
-        raise DataError(
-            one.message if missing else f"row {one.row - one.before}: {one.message}",
-            param=objects[fragment.source + one.source].uri,
-            hint=f"{repair}; or leave such rows out: dataset.on_bad_row=quarantine",
-        )
-    return found.table
-
-
-def _line(row: pa.Table) -> bytes:
-    return json.dumps(row.to_pylist()[0], ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
-
-
-def _none(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
-    return select_columns(info, _schema(info, access).empty_table(), columns)
-
-
-def _alone(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
-    raise AssertionError("an image of a metadata file is read with it")
-
-
-METADATA = FileFormat(lambda info, access: [], _schema, _none, opens=lambda size: False)
-LISTED_IMAGE = FileFormat(
-    lambda info, access: [Fragment(0, 1, info.size)],
-    lambda info, access: pa.schema([]),
-    _alone,
-    opens=lambda size: False,
-    grouped=lambda: Bounds.fragment,
-    read_listed=_read_listed,
-)
+        raise DataError(f"column {FILE_NAME!r} holds {names.type}, no names", param=info.uri, hint="write texts")

@@ -21,10 +21,10 @@ from astraml_ray.data.formats.arrow import ARROW
 from astraml_ray.data.formats.compressed import compressed_format
 from astraml_ray.data.formats.delimited import CSV
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, mended_part
-from astraml_ray.data.formats.image_metadata import LISTED_IMAGE, METADATA, all_there
 from astraml_ray.data.formats.images import IMAGE_FOLDER
 from astraml_ray.data.formats.json_lines import JSON_ARRAY, JSON_LINES
 from astraml_ray.data.formats.lines import line_format
+from astraml_ray.data.formats.listed_images import LISTED_IMAGE, METADATA, all_there
 from astraml_ray.data.formats.mending import Mended, joined
 from astraml_ray.data.formats.parquet import PARQUET
 from astraml_ray.data.formats.plain import TEXT

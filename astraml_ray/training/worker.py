@@ -16,6 +16,7 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
+from transformers.utils import logging as transformers_logging
 
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.images import ImageEncoder
@@ -364,6 +365,7 @@ def _test(
 
 def publish_model(model: Any, inputs: RunInputs, folder: RunFolder) -> str:
     """Writes `model/`, as from_pretrained reads it; returns the SHA-256 of its weights."""
+    transformers_logging.disable_progress_bar()  # one file, written at once: a bar would be a line of noise in the log
     with tempfile.TemporaryDirectory() as temporary:
         model.save_pretrained(temporary)
         if isinstance(inputs.encoder, ImageEncoder):

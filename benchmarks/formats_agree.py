@@ -111,8 +111,8 @@ def train(places: dict[str, Path], folder: Path, *, images: bool) -> dict[str, d
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     trials = json.loads(done.stdout.splitlines()[-1])["sweep"]["trials"]
     for trial in trials:  # what each read was its own
-        read = json.loads(Path(trial["run_path"], "manifest.json").read_text())
-        assert json.dumps(trial["parameters"]["dataset.path"]) in json.dumps(read), trial["trial_id"]
+        read = Path(trial["run_path"], "manifest.json").read_text()
+        assert f"{trial['parameters']['dataset.path']}/" in read, trial["trial_id"]
     return {trial["parameters"]["dataset.path"]: trial for trial in trials}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import random
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ import zstandard
 from PIL import Image
 
 from astraml_ray.data.formats import format_of
-from astraml_ray.data.formats.recognise import content_of, name_of
+from astraml_ray.data.formats.recognise import HEAD_BYTES, content_of, name_of
 from astraml_ray.data.splits import data_objects, split_of
 from astraml_ray.data.storage.credentials import OWN
 from astraml_ray.data.storage.objects import describe
@@ -124,6 +126,16 @@ def test_the_spec_and_the_content_disagree(wanted: str, tmp_path: Path) -> None:
             format_of(describe(str(tmp_path / "rows")), wanted, OWN)
         assert caught.value.param == f"file://{tmp_path}/rows"
         assert content in caught.value.message
+
+
+def test_a_first_block_that_is_longer_than_the_first_look_is_read_whole(tmp_path: Path) -> None:
+    """Of zstd nothing can be unpacked before; the name does not help."""
+    draw = random.Random(3)
+    rows = [{"text": draw.randbytes(40).hex(), "label": "a"} for _ in range(900)]
+    path = tmp_path / "part-0.zst"
+    path.write_bytes(zstandard.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    assert path.stat().st_size > 2 * HEAD_BYTES
+    assert format_of(describe(str(path)), "auto", OWN) == "jsonl.zst"
 
 
 @pytest.mark.parametrize(

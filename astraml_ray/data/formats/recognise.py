@@ -20,6 +20,8 @@ from astraml_ray.errors import DamagedError, DataError
 __all__ = ["HEAD_BYTES", "content_of", "first_of", "format_of", "formats_of", "metadata_of", "name_of"]
 
 HEAD_BYTES = 1 << 14
+_ZSTD_BLOCK_BYTES = (1 << 17) + (1 << 10)
+"""A block of zstd, whose beginning alone tells nothing, and the headers before it."""
 _THREADS = 16
 _BY_SUFFIX = {
     "parquet": "parquet",
@@ -117,7 +119,10 @@ def format_of(info: ObjectInfo, wanted: str, access: Access) -> str:
     found, packed = content_of(head), ""
     if found in ("gz", "zst"):
         packed = f".{found}"
-        found = content_of(_unpacked(info, head, found))
+        begun = _unpacked(info, head, found)
+        if not begun and len(head) < info.size:
+            begun = _unpacked(info, read_range(info, 0, _ZSTD_BLOCK_BYTES, access), found)
+        found = content_of(begun)
     if found in ("utf-16", "zip", "bzip2", "xz", "gz", "zst"):
         raise _not_read(info, found)
     return _settled(info, wanted, named, found) + packed

@@ -33,7 +33,7 @@ class Installation:
         address: Of the HTTP API.
         ray_address: Of the cluster, HOST:PORT.
         ray_token_path: The file of the cluster's token, or None if the cluster was there before.
-        head: Process id, start time and temporary folder of the Ray head, if `astraml up` started one.
+        head: Process id, start time, temporary folder and fork server of the Ray head, if `astraml up` started one.
         s3: The embedded S3 server, if one was asked for: process id, start time, the user's folder that it serves,
             and its clients' environment.
         storage: Where the runs' folders go.

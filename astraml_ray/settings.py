@@ -90,6 +90,8 @@ class Settings:
     """How long a request to S3 is tried again, without a good piece of what it asked for."""
     storage_stall_s: float
     """How long a connection to S3 may bring nothing, or next to nothing, before it is given up for another."""
+    fork_server: str | None = None
+    """The fork server that the processes of this process's own cluster come from; see forkserver/."""
 
     @property
     def token_path(self) -> Path:

@@ -27,6 +27,7 @@ from typing import Any
 from machine import describe_machine
 
 BATCH, EPOCHS, EVALUATIONS, LENGTH = 32, 2, 4, 64
+ASHA_EPOCHS, ASHA_EVALUATIONS = 4, 32  # rungs at 1, 4 and 16 of them: fewer could not stop a trial early
 RATES, SEED = [1e-5, 1e-2], 5
 
 PEER = '''
@@ -149,14 +150,14 @@ def write_rows(folder: Path, *, rows: int) -> Path:
     return folder
 
 
-def document(data: Path, values: list[float], steps: int, **sweep: Any) -> dict[str, Any]:
+def document(data: Path, values: list[float], steps: int, *, epochs: int = EPOCHS, **sweep: Any) -> dict[str, Any]:
     """The job of all peers, as a sweep."""
     return {
         "dataset": str(data),
         "model": "tiny-bert",
         "hyperparams": {
             "batch_size": BATCH,
-            "epochs": EPOCHS,
+            "epochs": epochs,
             "eval_every": f"{steps} steps",
             "max_length": LENGTH,
             "early_stopping": None,
@@ -242,11 +243,15 @@ def asha(data: Path, home: Path, options: argparse.Namespace) -> Iterator[dict[s
     """A grid to its end, and the same points under ASHA."""
     points = [RATES[0] * (RATES[1] / RATES[0]) ** ((i + 0.5) / options.grid) for i in range(options.grid)]
     random.Random(SEED).shuffle(points)
-    total = EPOCHS * -(-options.rows // BATCH)
-    steps = max(1, -(-total // 16))
+    total = ASHA_EPOCHS * -(-options.rows // BATCH)
+    steps = max(1, -(-total // ASHA_EVALUATIONS))
+
+    def of(scheduler: str) -> dict[str, Any]:
+        sweep = {"scheduler": scheduler, "reduction_factor": 4}
+        return astraml(document(data, points, steps, epochs=ASHA_EPOCHS, **sweep), home)
+
     for _ in range(options.rounds):
-        grid = astraml(document(data, points, steps, scheduler="none"), home)
-        pruned = astraml(document(data, points, steps, scheduler="asha", reduction_factor=4), home)
+        grid, pruned = of("none"), of("asha")
         yield {"grid": grid, "asha": pruned}
 
 

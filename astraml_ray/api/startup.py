@@ -15,6 +15,7 @@ import httpx
 from astraml_ray.api.proxy import CALLBACK
 from astraml_ray.control.head import end_head, end_process, start_head, token_environment
 from astraml_ray.errors import InfrastructureError
+from astraml_ray.forkserver.start import runtime_env
 from astraml_ray.installation import Installation, save_installation
 from astraml_ray.settings import Settings, apply_ray_environment
 
@@ -176,8 +177,14 @@ def _connected(installation: Installation) -> Iterator[None]:
     import ray
 
     quiet = {"log_to_driver": False, "logging_level": "error"}
+    forks = installation.head.get("fork_server") if installation.head else None
     try:
-        ray.init(address=installation.ray_address, namespace=installation.namespace, **quiet)
+        ray.init(
+            address=installation.ray_address,
+            namespace=installation.namespace,
+            runtime_env=runtime_env(forks),
+            **quiet,
+        )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise InfrastructureError(
             f"the Ray cluster {installation.ray_address} does not answer: {str(error).splitlines()[0]}",

@@ -14,6 +14,7 @@ from astraml_ray.cli.flags import collect_flags, spec_options
 from astraml_ray.cli.outcome import conclude, stop_on_signals
 from astraml_ray.cli.sweep_run import new_sweep, show_sweep, sweep_on
 from astraml_ray.errors import Problem, RunStopped, SpecError
+from astraml_ray.forkserver.start import fork_server
 from astraml_ray.settings import Settings, apply_ray_environment, load_settings
 from astraml_ray.spec.loading import build_spec, read_document
 from astraml_ray.training.stop import Stop
@@ -50,10 +51,12 @@ def run(
                 raise SpecError(
                     [Problem("", "--resume takes no spec: the run goes on as it was begun")], source="flags"
                 )
-            return resume_run(resume, storage or process.storage, process)
+            with fork_server(process) as warm:
+                return resume_run(resume, storage or process.storage, warm)
         document = read_document(Path(file)) if file else {}
         spec = build_spec(document, settings=settings, flags=given, source=file or "flags")
-        return train_spec(spec, storage or process.storage, process)
+        with fork_server(process) as warm:
+            return train_spec(spec, storage or process.storage, warm)
 
     conclude(work, output=output, show=lambda result: show_sweep(result) if "sweep" in result else _show(result))
 

@@ -10,6 +10,7 @@ import click
 from astraml_ray.cli.outcome import conclude, stop_on_signals
 from astraml_ray.cli.run import find_run
 from astraml_ray.errors import NumericError
+from astraml_ray.forkserver.start import fork_server
 from astraml_ray.settings import apply_ray_environment, load_settings
 from astraml_ray.training.stop import Stop
 
@@ -32,7 +33,8 @@ def verify(run_name: str, storage: str | None, output: str) -> None:
         from astraml_ray.training.verify import verify_run
 
         folder = find_run(run_name, storage or process.storage)
-        report = verify_run(folder, process, Watcher(lambda record: None, stop, grace_s=math.inf))
+        with fork_server(process) as warm:
+            report = verify_run(folder, warm, Watcher(lambda record: None, stop, grace_s=math.inf))
         if not report["identical"]:
             raise NumericError(
                 f"steps {report['from_step']} to {report['to_step']} gave other weights than the run has",

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from astraml_ray.errors import InfrastructureError
+from astraml_ray.forkserver.start import new_name, start_server
 from astraml_ray.installation import write_private
 from astraml_ray.settings import RAY_ENVIRONMENT
 
@@ -92,19 +93,18 @@ def _command(home: Path, port: int, num_cpus: int, dashboard_port: int | None) -
 
 
 def _spawn(home: Path, command: list[str], environment: dict[str, str]) -> Head:
-    folder = _short_folder(home)
+    """Starts it below a fork server, which its processes come from, where there can be one."""
+    folder, forks = _short_folder(home), new_name()
     shutil.rmtree(folder, ignore_errors=True)
     with (home / "ray.log").open("wb") as output:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            cwd=home,
-        )
-    return {"pid": process.pid, "created": psutil.Process(process.pid).create_time(), "ray_temp_dir": str(folder)}
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "cwd": home}
+        options["start_new_session"] = True
+        if forks:
+            process = start_server(forks, *command, environment=environment, **options)
+        else:
+            process = subprocess.Popen(command, env=environment, **options)
+    created = psutil.Process(process.pid).create_time()
+    return {"pid": process.pid, "created": created, "ray_temp_dir": str(folder), "fork_server": forks}
 
 
 def _short_folder(home: Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from astraml_ray.errors import InfrastructureError
+from astraml_ray.forkserver.start import runtime_env
 from astraml_ray.settings import Settings
 
 __all__ = ["cluster"]
@@ -29,7 +30,7 @@ def cluster(settings: Settings, workers: int) -> Iterator[int | None]:
         _connect(settings.ray_address)
     else:
         # More logical CPUs than cores, so that the data tasks always find one.
-        _start(max(cores, workers) + 2)
+        _start(max(cores, workers) + 2, runtime_env(settings.fork_server))
     try:
         yield None if settings.ray_address else cores
     finally:
@@ -46,11 +47,11 @@ def _connect(address: str) -> None:
         ) from error
 
 
-def _start(cpus: int) -> None:
+def _start(cpus: int, environment: dict[str, Any]) -> None:
     """Starts one on this machine; a second time if it was not up in the 30 s that Ray allows itself."""
     for last in (False, True):
         try:
-            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **_QUIET)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, runtime_env=environment, **_QUIET)
             return
         except Exception as error:  # Ray raises just that where a part of it does not come up in time
             if last:

@@ -19,6 +19,8 @@ from astraml_ray.client import Client
 from astraml_ray.installation import load_installation
 
 _WAIT_S = 900.0  # a bound against hanging; busy machines are slow
+_GLANCE_S = 0.3  # a look costs the service, and so the job, a part of the machine
+_HTTP = httpx.Client(timeout=30.0)  # one for all: to make one costs more than to ask
 
 
 @dataclass
@@ -64,7 +66,7 @@ class Installed:
 
         def answer() -> dict[str, Any] | None:
             try:
-                response = httpx.get(self.address + path, params=params, headers=self.auth, timeout=30.0)
+                response = _HTTP.get(self.address + path, params=params, headers=self.auth)
             except httpx.HTTPError:
                 return None
             if response.status_code >= 500:
@@ -133,7 +135,7 @@ def wait_for(look: Callable[[], Any]) -> Any:
     while time.monotonic() < deadline:
         if found := look():
             return found
-        time.sleep(0.1)
+        time.sleep(_GLANCE_S)
     raise AssertionError(f"{look.__qualname__}: nothing in {_WAIT_S:.0f} s")
 
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -95,6 +96,11 @@ def test_resuming_a_finished_run_gives_its_result(finished: dict[str, Any], stor
     assert result_of(out)["metrics"] == finished["metrics"]
 
 
+def _fork_server_of(driver: int) -> int:
+    (found,) = (p for p in psutil.Process(driver).children() if "astraml_ray.forkserver.server" in p.cmdline())
+    return found.pid
+
+
 def _workers_of(driver: int) -> list[int]:
     """Ray Train workers among the processes that this driver started."""
     listing = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
@@ -118,12 +124,14 @@ def _workers_of(driver: int) -> list[int]:
 def test_a_killed_worker_costs_little_and_changes_nothing(
     finished: dict[str, Any], spec_file: Path, storage: Path
 ) -> None:
+    """Nor does the end of the fork server: the processes of the second attempt are plain ones."""
     command = Command.start(
         "run", "-f", str(spec_file), "--workers", "2", "--name", "killed", "--storage", str(storage), "--output", "json"
     )
     command.read_until("step 20/78")
     victims = _workers_of(command.process.pid)
     assert victims
+    os.kill(_fork_server_of(command.process.pid), signal.SIGKILL)
     os.kill(victims[-1], signal.SIGKILL)
     code, out, err = command.finish()
     assert code == 0, err

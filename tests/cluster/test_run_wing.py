@@ -5,51 +5,37 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import ray
 
 from astraml_ray.errors import NumericError, RunStopped
+from astraml_ray.forkserver.start import fork_server
 from astraml_ray.settings import apply_ray_environment, load_settings
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.training.checkpoint import FolderCheckpoints
 from astraml_ray.training.cluster import cluster
-from astraml_ray.training.orphans import remove_orphans, wait_until
+from astraml_ray.training.orphans import remove_orphans
 from astraml_ray.training.preparation import RunInputs, prepare
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.runner import Watcher, run_attempts, start_run
 from astraml_ray.training.stop import Stop
+from tests.cluster.leftovers import assert_nothing_is_left, of_ours, soon
 from tests.conftest import write_dataset
 
 pytestmark = pytest.mark.ray
 
 
-def of_ours(name: str) -> list[int]:
-    """Processes below this one that run a Ray actor of a class, or are still ending."""
-    listing = subprocess.run(["ps", "-eo", "pid,ppid,stat,args"], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 3) for line in listing.splitlines()[1:]]
-    parents = {int(row[0]): int(row[1]) for row in rows}
-
-    def descends(pid: int) -> bool:
-        while pid > 1:
-            if pid == os.getpid():
-                return True
-            pid = parents.get(pid, 0)
-        return False
-
-    return [int(row[0]) for row in rows if f"ray::{name}" in row[3] and "Z" not in row[2] and descends(int(row[0]))]
-
-
 @pytest.fixture(scope="module")
 def cores() -> Iterator[int | None]:
     apply_ray_environment()
-    with cluster(load_settings(), 2) as local_cores:
+    with fork_server(load_settings()) as settings, cluster(settings, 2) as local_cores:
         yield local_cores
 
 
@@ -95,28 +81,8 @@ class Followed:
         return "\n".join(line["text"] for lines in self.lines.values() for line in lines)
 
 
-def soon(condition: Callable[[], bool]) -> bool:
-    """Waits as long as a busy machine may need."""
-    return wait_until(condition, timeout_s=180.0)
-
-
 def saved_step(folder: RunFolder) -> int:
     return FolderCheckpoints(folder, keep=2).latest_progress().step
-
-
-def assert_nothing_is_left() -> None:
-    for name in (
-        "RunController",
-        "RayTrainWorker",
-        "RunChannel",
-        "DatasetManager",
-        "SplitCoordinator",
-        "PlacementGroup",
-    ):
-        assert soon(lambda name=name: not of_ours(name)), name  # type: ignore[misc]
-    total = ray.cluster_resources()["CPU"]
-    assert soon(lambda: ray.available_resources().get("CPU") == total)
-    assert [g for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"] == []
 
 
 def test_keeping_the_best_model_of_a_run(cores: int | None, inputs: RunInputs, tmp_path: Path) -> None:
@@ -169,6 +135,7 @@ def test_a_killed_runner_and_then_frozen_workers(cores: int | None, inputs: RunI
     runner.go.remote(inputs, folder, cores)
     assert soon(lambda: saved_step(folder) >= 10)
     (process,) = of_ours("Runner")
+    assert "astraml_ray.forkserver.server" in psutil.Process(psutil.Process(process).ppid()).cmdline()
     os.kill(process, signal.SIGKILL)
     assert soon(lambda: not of_ours("RayTrainWorker"))
     assert remove_orphans() == 1

@@ -21,6 +21,7 @@ import ray
 from astraml_ray.access.secrets import new_master_key
 from astraml_ray.cli.s3_server import S3Server, serve_s3
 from astraml_ray.control.head import free_port
+from astraml_ray.forkserver.start import fork_server
 from astraml_ray.installation import load_installation
 from astraml_ray.settings import apply_ray_environment, load_settings
 from astraml_ray.spec.loading import parse_spec
@@ -201,7 +202,7 @@ def test_what_a_worker_tells_of_its_environment_is_masked(tmp_path: Path) -> Non
     spec = {**SPEC, "dataset": str(data), "env": {"HF_TOKEN": {"secret": "hf"}}}
     lines: list[str] = []
     apply_ray_environment()
-    with cluster(load_settings(), 1) as cores:
+    with fork_server(load_settings()) as settings, cluster(settings, 1) as cores:
         inputs, _ = prepare(parse_spec(spec), load_settings(), secrets=Teller())
         folder = RunFolder(str(tmp_path / "run"))
         inputs, placement = start_run(inputs, folder, cores)

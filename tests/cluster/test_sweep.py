@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import safetensors.torch
 import torch
 import yaml
@@ -19,11 +18,11 @@ from astraml_ray.control.outbox import Outbox
 from astraml_ray.control.run_job import RunJob
 from astraml_ray.control.run_secrets import RunSecrets
 from astraml_ray.errors import NumericError
+from astraml_ray.forkserver.start import fork_server
 from astraml_ray.settings import apply_ray_environment, load_settings
 from astraml_ray.spec.loading import parse_document, parse_spec
 from astraml_ray.training.attempt import Watcher
 from astraml_ray.training.cluster import cluster
-from astraml_ray.training.orphans import wait_until
 from astraml_ray.training.preparation import load_inputs
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.stop import Stop
@@ -33,7 +32,7 @@ from astraml_ray.tuning.pruning import make_pruner
 from astraml_ray.tuning.sweep import begin_sweep, prepare_sweep, run_sweep
 from astraml_ray.tuning.trials import evaluations_of, goal_of
 from tests.cluster.conftest import Command, result_of
-from tests.cluster.test_run_wing import of_ours
+from tests.cluster.leftovers import assert_nothing_is_left
 from tests.conftest import write_dataset
 
 pytestmark = pytest.mark.ray
@@ -42,7 +41,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture(scope="module")
 def cores() -> Iterator[int | None]:
     apply_ray_environment()
-    with cluster(load_settings(), 2) as local_cores:
+    with fork_server(load_settings()) as settings, cluster(settings, 2) as local_cores:
         yield local_cores
 
 
@@ -78,14 +77,6 @@ class Followed:
 
     def _take_lines(self, source: str, lines: list[dict[str, Any]]) -> None:
         self.lines += [line["text"] for line in lines]
-
-
-def assert_nothing_is_left() -> None:
-    for name in ("TrialPlace", "_Team", "RunChannel", "RunController", "RayTrainWorker"):
-        assert wait_until(lambda name=name: not of_ours(name)), name  # type: ignore[misc]
-    total = ray.cluster_resources()["CPU"]
-    assert wait_until(lambda: ray.available_resources().get("CPU") == total)
-    assert [g for g in ray.util.placement_group_table().values() if g["state"] != "REMOVED"] == []
 
 
 def same_decisions(folder: Path, trials: list[dict[str, Any]]) -> None:

@@ -196,8 +196,8 @@ def test_every_process_is_killed_in_turn(up: Installed, undisturbed: dict[str, A
 
 def test_a_sweep_outlives_the_controller_and_its_runner(up: Installed) -> None:
     """Both killed while trials run: no trial is done twice or lost, and each is told once."""
-    rates = [1e-3, 3e-4, 1e-4, 1e-5]
-    hyper = {**SPEC["hyperparams"], "epochs": 2, "eval_every": "8 steps"}
+    rates = [1e-3, 7e-4, 5e-4, 3e-4, 1e-4, 1e-5]
+    hyper = {**SPEC["hyperparams"], "eval_every": "20 steps"}
     sweep = {"parameters": {"hyperparams.lr": {"choice": rates}}, "reduction_factor": 2, "max_concurrent": 1}
     job_id = post(up, "/v2.1/jobs", {**SPEC, "hyperparams": hyper, "sweep": sweep}).raise_for_status().json()["id"]
 
@@ -206,20 +206,20 @@ def test_a_sweep_outlives_the_controller_and_its_runner(up: Installed) -> None:
         found = [trial for trial in trials if trial["ended_at"]]
         return found if len(found) >= count else []
 
-    wait_for(lambda: ended(1))
+    before = wait_for(lambda: ended(1))
     up.kill("ray::Controller")
-    before = wait_for(lambda: ended(2))
     up.kill("ray::Runner")
     job = up.ended(job_id)
     assert job["status"] == "succeeded", job
-    after = {trial["number"]: trial for trial in ended(4)}
+    assert job["attempts"] >= 2
+    after = {trial["number"]: trial for trial in ended(len(rates))}
     assert sorted(trial["parameters"]["hyperparams.lr"] for trial in after.values()) == sorted(rates)
     for trial in before:
         assert {**after[trial["number"]], "seconds": None} == {**trial, "seconds": None}
     same_decisions(Path(job["run_path"]), list(after.values()))
     events = up.get(f"/v2.1/jobs/{job_id}/events", limit=1000)["data"]
     told = sorted(event["data"]["number"] for event in events if event["type"] == "trial_ended")
-    assert told == [0, 1, 2, 3]
+    assert told == list(range(len(rates)))
 
 
 def _past(folder: Path, step: int) -> bool:

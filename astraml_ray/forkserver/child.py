@@ -59,6 +59,7 @@ def become(order: Order) -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(order.oom_score_adj)
     _set_malloc()
+    _set_threads()
     order.connection.sendall(b"+")
     _run(order.arguments)
 
@@ -69,6 +70,13 @@ def _set_malloc() -> None:
         value = os.environ.get(name, "")
         if mallopt is not None and value.isdecimal():
             mallopt(number, min(int(value), 2**31 - 1))
+
+
+def _set_threads() -> None:
+    """OpenMP reads the variable when it is loaded, and Ray has another one for each process."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads):
+        sys.modules["torch"].set_num_threads(int(threads))
 
 
 def _run(arguments: list[str]) -> None:

@@ -19,7 +19,6 @@ from astraml_ray.settings import WORKER_ENVIRONMENT, Settings
 __all__ = ["fork_server", "new_name", "runtime_env", "start_server"]
 
 _BACKLOG = 256
-_END_S = 5.0
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": WORKER_ENVIRONMENT["OMP_WAIT_POLICY"],
     # Whether there is CUDA is otherwise asked of the driver, which does not outlive a fork.
@@ -82,9 +81,6 @@ def fork_server(settings: Settings) -> Iterator[Settings]:
     try:
         yield replace(settings, fork_server=name)
     finally:
+        server.kill()  # it holds nothing, and may be in the middle of its imports
+        server.wait()
         server.stdin.close()  # type: ignore[union-attr]
-        try:
-            server.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()

@@ -29,6 +29,7 @@ import json, os, sys
 print(json.dumps({
     "pid": os.getpid(), "parent": os.getppid(), "group": os.getpgid(0), "arguments": sys.argv, "folder": os.getcwd(),
     "name": __name__, "path": sys.path[:2], "environment": dict(os.environ), "torch": "torch" in sys.modules,
+    "threads": sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None,
     "ray": "ray" in sys.modules, "input": sys.stdin.read(),
     "oom_score_adj": open("/proc/self/oom_score_adj").read().strip(),
 }), flush=True)
@@ -149,6 +150,12 @@ def test_nonsense_is_hung_up_on(name: str, script: Path, sent: bytes) -> None:
         with contextlib.suppress(ConnectionResetError):  # it hung up before it had read everything
             assert other.recv(10) == b""
     assert answer(start(name, script))["torch"]
+
+
+@pytest.mark.parametrize(("given", "threads"), [("1", 1), ("3", 3), ("0", None), ("many", None)])
+def test_a_process_has_the_threads_that_ray_gives_it(name: str, script: Path, given: str, threads: int | None) -> None:
+    plain = answer(start(name, script))["threads"]
+    assert answer(start(name, script, OMP_NUM_THREADS=given))["threads"] == (threads or plain)
 
 
 def test_what_the_raylet_said_of_memory_is_passed_on(name: str, script: Path) -> None:

@@ -24,6 +24,8 @@ from pathlib import Path
 from astraml_ray.forkserver.child import Order, become
 from astraml_ray.forkserver.stub import peer_uid
 
+__all__ = ["main"]
+
 _MODULES = (
     "pandas",
     "pyarrow.parquet",

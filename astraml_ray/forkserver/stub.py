@@ -12,6 +12,8 @@ import socket
 import struct
 import sys
 
+__all__ = ["main", "peer_uid"]
+
 _WAIT_S = 45.0  # Ray gives a worker 60 s
 
 

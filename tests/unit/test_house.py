@@ -45,6 +45,9 @@ def test_the_environment_is_read_in_few_places() -> None:
         "startup.py",
         "session.py",
         "tuner.py",
+        "start.py",
+        "stub.py",
+        "child.py",
     }
 
 

@@ -97,8 +97,13 @@ def _spawn(home: Path, command: list[str], environment: dict[str, str]) -> Head:
     folder, forks = _short_folder(home), new_name()
     shutil.rmtree(folder, ignore_errors=True)
     with (home / "ray.log").open("wb") as output:
-        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "cwd": home}
-        options["start_new_session"] = True
+        options: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": output,
+            "stderr": output,
+            "start_new_session": True,
+            "cwd": home,
+        }
         if forks:
             process = start_server(forks, *command, environment=environment, **options)
         else:

@@ -58,31 +58,31 @@ def become(order: Order) -> None:
     os.environ.update(order.environment)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(order.oom_score_adj)
-    _set_malloc()
-    _set_threads()
+    _set_malloc(order.environment)
+    _set_threads(order.environment)
     order.connection.sendall(b"+")
-    _run(order.arguments)
+    _run(order.arguments, order.environment.get("PYTHONPATH", ""))
 
 
-def _set_malloc() -> None:
+def _set_malloc(environment: dict[str, str]) -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     for name, number in _MALLOPT.items():
-        value = os.environ.get(name, "")
+        value = environment.get(name, "")
         if mallopt is not None and value.isdecimal():
             mallopt(number, min(int(value), 2**31 - 1))
 
 
-def _set_threads() -> None:
+def _set_threads(environment: dict[str, str]) -> None:
     """OpenMP reads the variable when it is loaded, and Ray has another one for each process."""
-    threads = os.environ.get("OMP_NUM_THREADS", "")
+    threads = environment.get("OMP_NUM_THREADS", "")
     if threads.isdecimal() and int(threads):
         sys.modules["torch"].set_num_threads(int(threads))
 
 
-def _run(arguments: list[str]) -> None:
+def _run(arguments: list[str], python_path: str) -> None:
     sys.argv = arguments
     script = arguments[0]
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    more = [place for place in python_path.split(os.pathsep) if place and place not in sys.path]
     # As Python does it: the first place is the script's folder; the server's was where it was started.
-    sys.path[:1] = [str(Path(script).parent), *(place for place in given if place and place not in sys.path)]
+    sys.path[:1] = [str(Path(script).parent), *more]
     runpy.run_path(script, run_name="__main__")

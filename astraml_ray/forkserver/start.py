@@ -71,16 +71,14 @@ def fork_server(settings: Settings) -> Iterator[Settings]:
     if name is None:
         yield settings
         return
-    server = start_server(
+    with start_server(
         name,
         environment=os.environ,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,  # signals of the terminal are for this process
-    )
-    try:
-        yield replace(settings, fork_server=name)
-    finally:
-        server.kill()  # it holds nothing, and may be in the middle of its imports
-        server.wait()
-        server.stdin.close()  # type: ignore[union-attr]
+    ) as server:
+        try:
+            yield replace(settings, fork_server=name)
+        finally:
+            server.kill()  # it holds nothing, and may be in the middle of its imports

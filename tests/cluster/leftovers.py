@@ -49,5 +49,4 @@ def assert_nothing_is_left() -> None:
         assert soon(lambda name=name: not of_ours(name)), name  # type: ignore[misc]
     total = ray.cluster_resources()["CPU"]
     assert soon(lambda: ray.available_resources().get("CPU") == total), ray.available_resources()
-    groups = ray.util.placement_group_table
-    assert soon(lambda: all(group["state"] == "REMOVED" for group in groups().values())), groups()
+    assert [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"] == []

@@ -195,7 +195,7 @@ def test_every_process_is_killed_in_turn(up: Installed, undisturbed: dict[str, A
 
 
 def test_a_sweep_outlives_the_controller_and_its_runner(up: Installed) -> None:
-    """Both killed while trials run: no trial is done twice or lost, and each is told once."""
+    """Both killed while trials run, the controller twice: no trial is done twice or lost, and each is told once."""
     rates = [1e-3, 7e-4, 5e-4, 3e-4, 1e-4, 1e-5]
     hyper = {**SPEC["hyperparams"], "eval_every": "20 steps"}
     sweep = {"parameters": {"hyperparams.lr": {"choice": rates}}, "reduction_factor": 2, "max_concurrent": 1}
@@ -206,9 +206,11 @@ def test_a_sweep_outlives_the_controller_and_its_runner(up: Installed) -> None:
         found = [trial for trial in trials if trial["ended_at"]]
         return found if len(found) >= count else []
 
-    before = wait_for(lambda: ended(1))
+    wait_for(lambda: ended(1))
     up.kill("ray::Controller")
     up.kill("ray::Runner")
+    before = wait_for(lambda: ended(2))
+    up.kill("ray::Controller")
     job = up.ended(job_id)
     assert job["status"] == "succeeded", job
     assert job["attempts"] >= 2

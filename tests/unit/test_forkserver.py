@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,6 @@ from typing import Any
 import psutil
 import pytest
 
-from astraml_ray.forkserver import server
 from astraml_ray.forkserver.start import fork_server, new_name, runtime_env, start_server
 from astraml_ray.settings import load_settings
 
@@ -224,8 +224,17 @@ def test_a_cluster_that_was_there_has_none() -> None:
     assert runtime_env(None) == {}
 
 
-def test_a_server_that_touched_cuda_forks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = "7f0000-7f1000 r-xp 0 0 0 /usr/lib/x86_64-linux-gnu/libcuda.so.550.54\n"
-    assert not server._touched_cuda()
-    monkeypatch.setattr(server.Path, "read_text", lambda self: text)
-    assert server._touched_cuda()
+@pytest.mark.parametrize(("file", "forks"), [("libcuda.so.1", False), ("libother.so.1", True)])
+def test_a_server_that_touched_cuda_forks_nothing(
+    tmp_path: Path, script: Path, monkeypatch: pytest.MonkeyPatch, file: str, forks: bool
+) -> None:
+    """One of its modules loads a library of the driver's name: the stub becomes a plain interpreter."""
+    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libm.so" in line)
+    shutil.copy(library, tmp_path / file)
+    (tmp_path / "tensorboardX.py").write_text(f"import ctypes\nctypes.CDLL({str(tmp_path / file)!r})\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with fork_server(replace(load_settings(), ray_address=None)) as settings:
+        assert settings.fork_server is not None
+        stub = start(settings.fork_server, script)
+        found = answer(stub)
+    assert (found["pid"] != stub.pid, found["torch"]) == (forks, forks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.encoding.encoder import Encoder
-from astraml_ray.data.encoding.schema import RowError, head, padding_rows
+from astraml_ray.data.encoding.schema import RowError, head
 from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.data.images.mixing import mixings_of, partners_of
-from astraml_ray.data.kept_tokens import TokenKeep, classes_of, widened
+from astraml_ray.data.kept_tokens import TokenKeep, classes_of, tokenised, widened
 from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.partners import partners, with_partners
-from astraml_ray.data.plan import Block, owned_by, permutation
+from astraml_ray.data.plan import Block, Positions, block_parts, owned_by, permutation
 from astraml_ray.data.rows import read_rows, row_place
 from astraml_ray.data.sampling import Sampler
 from astraml_ray.errors import DataError
@@ -56,19 +56,36 @@ class BlockReader:
     sampler: Sampler | None = None
     keep: TokenKeep | None = None
 
-    def read(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
-        """A worker's rows of a block, in order, as a table of the encoder's schema.
+    def read(
+        self, block: Block, *, world_rank: int | None = None, start_row: int = 0, growing: bool = False
+    ) -> Iterator[pa.Table]:
+        """A block's rows, in order, part after part, as tables of the encoder's schema.
 
         Args:
             block: From the plan.
-            world_rank: The worker.
+            world_rank: Only the rows of this worker; None is those of all.
             start_row: Positions of the epoch before it are left out (a resumed run).
+            growing: See plan.block_parts.
         """
-        positions = np.arange(block.start, block.start + block.rows, dtype=np.int64)
-        mine = owned_by(positions, self.batch_size, world_rank, self.world_size) & (positions >= start_row)
-        if self.keep is not None:
-            return self._kept(self.keep, block, self.order(block)[mine], positions[mine])
-        return self.encode(block, *self.ordered(block), positions[mine])
+        split, size = self.split, self.batch_size
+        parts = block_parts(
+            block,
+            split.sizes,
+            batch_size=size,
+            row_bytes=self.encoder.row_bytes,
+            start_row=start_row,
+            growing=growing,
+        )
+        if world_rank is not None:
+            parts = (part[owned_by(part, size, world_rank, self.world_size)] for part in parts)
+        everything = start_row <= block.start and (world_rank is None or self.world_size == 1)
+        if self.keep is None:
+            table, order = self.ordered(block)
+            yield from (self.encode(block, table, order, part) for part in parts)
+        elif growing and everything and self.sampler is None and not self._is_kept(self.keep, block):
+            yield from self._making(self.keep, block, parts)
+        else:
+            yield from self._kept(self.keep, block, parts)
 
     def ordered(self, block: Block) -> tuple[pa.Table, npt.NDArray[np.int64]]:
         """The rows of a block's fragments, and which of them stands at each of the block's positions."""
@@ -98,27 +115,42 @@ class BlockReader:
             index = order[places[error.row] if error.partner else positions[error.row] - block.start]
             raise _unreadable(self.manifest, self.split, block, int(index), error.reason) from error
 
-    def _kept(
-        self, keep: TokenKeep, block: Block, order: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]
-    ) -> pa.Table:
+    def _is_kept(self, keep: TokenKeep, block: Block) -> bool:
+        return all(keep.has(self.manifest, self.split, fragment, self.encoder) for fragment in block.fragments)
+
+    def _making(self, keep: TokenKeep, block: Block, parts: Iterable[Positions]) -> Iterator[pa.Table]:
+        """The rows of a block whose tokens are not kept yet: they come as they are made, and are kept at the end."""
+        with keep.claimed(self.manifest, self.split, block.fragments, self.encoder):
+            table, order = self.ordered(block)
+            made = []
+            for positions in parts:
+                rows = table.take(pa.array(order[positions - block.start]))
+                made.append(tokenised(self.encoder, rows, positions))
+                yield self._masked(made[-1], block, positions)
+            del table
+            whole = pa.concat_tables(made).take(pa.array(np.argsort(order)))
+            start = 0
+            for fragment in block.fragments:
+                rows = whole.slice(start, self.split.rows[fragment])
+                keep.put(self.manifest, self.split, fragment, self.encoder, rows)
+                start += self.split.rows[fragment]
+
+    def _kept(self, keep: TokenKeep, block: Block, parts: Iterable[Positions]) -> Iterator[pa.Table]:
         """The same, from tokens that are kept."""
-        fragments, schema = list(dict.fromkeys(block.fragments)), self.encoder.schema
+        fragments, schema, order = list(dict.fromkeys(block.fragments)), self.encoder.schema, self.order(block)
         tables = [keep.rows(self.manifest, self.split, fragment, self.encoder) for fragment in fragments]
         if self.sampler is not None:
             order = _drawn(self.sampler, block, fragments, [classes_of(table) for table in tables])[order]
-        body = widened(tables, schema).take(pa.array(order))
-        table = pa.table([*head(positions), *body.columns], schema=schema)
+        whole = widened(tables, schema).combine_chunks()
+        for positions in parts:
+            body = whole.take(pa.array(order[positions - block.start]))
+            table = pa.table([*head(positions), *body.columns], schema=schema)
+            yield self._masked(table, block, positions)
+
+    def _masked(self, table: pa.Table, block: Block, positions: Positions) -> pa.Table:
         if isinstance(self.encoder, TextEncoder):
             return self.encoder.masked(table, row_keys(self.seed, block.epoch, positions))
         return table
-
-    def read_padded(self, block: Block, world_rank: int, start_row: int = 0) -> pa.Table:
-        """As read, filled up with empty rows (position -1) to the length that every worker's part has."""
-        table = self.read(block, world_rank, start_row)
-        positions = np.arange(max(block.start, start_row), block.start + block.rows)
-        counts = np.bincount(positions % self.batch_size % self.world_size, minlength=self.world_size)
-        missing = int(counts.max()) - table.num_rows
-        return pa.concat_tables([table, padding_rows(self.encoder.schema, missing)]) if missing else table
 
 
 def rows_of_block(
@@ -127,7 +159,7 @@ def rows_of_block(
     """The rows of a block's fragments, not yet augmented, and which of them the block has, before its permutation."""
     fragments = list(dict.fromkeys(block.fragments))
     tables = [read_rows(manifest, split, fragment) for fragment in fragments]
-    whole = pa.concat_tables(tables)
+    whole = pa.concat_tables(tables).combine_chunks()  # to take rows of chunks would join them each time
     if sampler is None:
         return whole, np.arange(block.rows, dtype=np.int64)
     names = pa.array(manifest.labels, pa.string())

@@ -1,19 +1,13 @@
 """Tokens kept on this machine, so that later epochs, evaluations and trials neither read nor tokenise again.
 
-A file per fragment, addressed by all that its tokens follow from: the object's ETag, the rows, the encoder. Its last
-bytes are a checksum; a file that does not match is made anew.
+A table per fragment, addressed by all that its tokens follow from: the object's ETag, the rows, the encoder.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import struct
-import uuid
-import zlib
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -29,17 +23,14 @@ from astraml_ray.data.encoding.schema import HEAD
 from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.data.encoding.words import WordEncoder
 from astraml_ray.data.formats import sources_of, unplaced
+from astraml_ray.data.keep import MOST_BYTES, Keep
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.rows import read_rows
 from astraml_ray.spec.augmentation import Augmentation
 
-__all__ = ["TokenKeep", "classes_of", "token_keep", "widened"]
+__all__ = ["TokenKeep", "classes_of", "token_keep", "tokenised", "widened"]
 
-MOST_BYTES = 10 << 30
-_MOST_SHARE_OF_FREE = 0.25
 _TOKENS_PER_BYTE = 0.75  # of the bytes of a text, what its tokens take, at most as a rule
-_TAIL = struct.Struct("<QI4s")
-_MARK = b"AMLT"
 _VERSION = 2
 
 
@@ -62,11 +53,11 @@ def token_keep(
 
 @dataclass(frozen=True)
 class TokenKeep:
-    """A folder of tokens.
+    """A folder of tokens, a table per fragment.
 
     Attributes:
-        folder: On this machine's disk; shared by its processes.
-        most_bytes: Beyond it, what was not used for longest is removed.
+        folder: See keep.Keep.
+        most_bytes: See keep.Keep.
     """
 
     folder: Path
@@ -78,49 +69,38 @@ class TokenKeep:
         Raises:
             DataError: As read_rows.
         """
-        path = self.folder / f"{_address(manifest, split, index, encoder)}.tokens"
-        found = _read(path)
-        if found is not None:
-            return found
-        with _alone(path):
-            found = _read(path)  # another process has made it meanwhile
-            if found is None:
-                found = _encoded(manifest, split, index, encoder)
-                self._write(path, found)
-        return found
 
-    def _write(self, path: Path, table: pa.Table) -> None:
-        """Best effort: with a full disk the tokens are made again."""
-        data = _to_bytes(table)
-        temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
-        try:
-            if not self._make_room(len(data)):
-                return
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(data)
-            temporary.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        def make() -> pa.Table:
+            rows = read_rows(manifest, split, index)
+            return _narrow(tokenised(encoder, rows, np.arange(rows.num_rows)))
 
-    def _make_room(self, size: int) -> bool:
-        """Removes the files that were not used for longest; tells whether there is room then."""
-        files = []
-        with os.scandir(self.folder) as entries:
-            for entry in (one for one in entries if not one.name.startswith(".")):
-                with contextlib.suppress(OSError):
-                    status = entry.stat()
-                    files.append((status.st_mtime_ns, status.st_size, entry.path))
-        held = sum(size for _, size, _ in files)
-        usage = os.statvfs(self.folder)
-        bound = min(self.most_bytes, held + usage.f_bavail * usage.f_frsize * _MOST_SHARE_OF_FREE)
-        for _, length, path in sorted(files):
-            if held + size <= bound:
-                break
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-            held -= length
-        return held + size <= bound
+        return self._keep.get_or_make(_address(manifest, split, index, encoder), make)
+
+    def has(self, manifest: Manifest, split: Split, index: int, encoder: Encoder) -> bool:
+        """Whether the tokens of a fragment are kept."""
+        return self._keep.has(_address(manifest, split, index, encoder))
+
+    def put(self, manifest: Manifest, split: Split, index: int, encoder: Encoder, table: pa.Table) -> None:
+        """Keeps a fragment's tokens, which were made elsewhere; the table is as of `tokenised`, in file order."""
+        self._keep.put(_address(manifest, split, index, encoder), _narrow(table))
+
+    @contextlib.contextmanager
+    def claimed(self, manifest: Manifest, split: Split, fragments: Sequence[int], encoder: Encoder) -> Iterator[None]:
+        """Others wait for the tokens of these fragments, unless they are waiting for somebody else's already."""
+        with contextlib.ExitStack() as stack:
+            for index in fragments:
+                stack.enter_context(self._keep.claimed(_address(manifest, split, index, encoder)))
+            yield
+
+    @property
+    def _keep(self) -> Keep:
+        return Keep(self.folder, "tokens", self.most_bytes)
+
+
+def tokenised(encoder: Encoder, rows: pa.Table, positions: npt.NDArray[np.int64]) -> pa.Table:
+    """Rows that are not augmented as an encoder's table, before anything is masked."""
+    encode = encoder.tokenised if isinstance(encoder, TextEncoder) else encoder.encode
+    return encode(rows, positions, np.zeros(rows.num_rows, np.uint64))
 
 
 def widened(tables: Sequence[pa.Table], schema: pa.Schema) -> pa.Table:
@@ -162,16 +142,13 @@ def _digest(kind: str, values: Hashable) -> str:
     return hashlib.sha256(json.dumps([kind, values]).encode()).hexdigest()
 
 
-def _encoded(manifest: Manifest, split: Split, index: int, encoder: Encoder) -> pa.Table:
-    rows = read_rows(manifest, split, index)
-    unkeyed = np.zeros(rows.num_rows, np.uint64)
-    encode = encoder.tokenised if isinstance(encoder, TextEncoder) else encoder.encode
-    table = encode(rows, np.arange(rows.num_rows), unkeyed).drop_columns([field.name for field in HEAD])
-    return pa.table({name: _narrow(table[name]) for name in table.column_names})
+def _narrow(table: pa.Table) -> pa.Table:
+    """Without HEAD's columns, and lists of whole numbers in the fewest bytes that hold them."""
+    body = table.drop_columns([field.name for field in HEAD])
+    return pa.table({name: _narrow_column(body[name]) for name in body.column_names})
 
 
-def _narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Lists of whole numbers in the fewest bytes that hold them."""
+def _narrow_column(column: pa.ChunkedArray) -> pa.ChunkedArray:
     kind = column.type
     if not pa.types.is_list(kind) or not pa.types.is_integer(kind.value_type):
         return column
@@ -180,46 +157,3 @@ def _narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
     if least < 0:
         return column
     return column.cast(pa.list_(pa.uint16() if most < 1 << 16 else pa.uint32()))
-
-
-def _to_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    data: bytes = sink.getvalue().to_pybytes()
-    return data + _TAIL.pack(len(data), zlib.crc32(data), _MARK)
-
-
-def _read(path: Path) -> pa.Table | None:
-    """What a file holds, mapped into memory; None if there is none, or if it is damaged."""
-    try:
-        with pa.memory_map(str(path)) as file:
-            whole = file.read_buffer()
-        size, checksum, mark = _TAIL.unpack(whole[-_TAIL.size :].to_pybytes())
-        if mark != _MARK or size + _TAIL.size != whole.size:
-            return None
-        data = whole.slice(0, size)
-        if zlib.crc32(data) != checksum:
-            return None
-        table: pa.Table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-    except (OSError, ValueError, struct.error, pa.ArrowInvalid):
-        return None
-    with contextlib.suppress(OSError):  # a file of another user, or of a filesystem that is only read
-        os.utime(path)
-    return table
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One process of this machine makes a file, the others wait for it; one that is killed lets go."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(path.parent / f".{path.name[:2]}.lock", os.O_WRONLY | os.O_CREAT, 0o600)
-    except OSError:
-        yield
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)

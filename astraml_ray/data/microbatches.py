@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from astraml_ray.data.blocks import BlockReader
-from astraml_ray.data.encoding.schema import PADDING, raise_reported
 from astraml_ray.data.plan import Block, epoch_blocks, owned_by, run_blocks
 
 __all__ = ["MicroBatch", "Position", "local_blocks", "micro_batches"]
@@ -44,7 +42,7 @@ class MicroBatch:
 def local_blocks(
     reader: BlockReader, *, epochs: int = 1, world_rank: int = 0, position: Position | None = None
 ) -> Iterator[pa.Table]:
-    """The same tables as ray_stream's, read in this process; also how validation and test rows are read."""
+    """The same rows as ray_stream's, read in this process; also how validation and test rows are read."""
     position = position or Position()
     rows, sizes = reader.split.rows, reader.split.sizes
     if reader.shuffle:
@@ -59,8 +57,9 @@ def local_blocks(
         )
     else:
         blocks = epoch_blocks(rows, sizes, seed=reader.seed, epoch=0, shuffle=False)
-    for block in blocks:
-        yield reader.read(block, world_rank, position.row if block.epoch == position.epoch else 0)
+    for index, block in enumerate(blocks):
+        start_row = position.row if block.epoch == position.epoch else 0
+        yield from reader.read(block, world_rank=world_rank, start_row=start_row, growing=index == 0)
 
 
 def micro_batches(
@@ -108,8 +107,7 @@ class _Rows:
             following = next(self._tables, None)
             if following is None:
                 raise RuntimeError(f"the stream ended {missing} rows early")
-            raise_reported(following)
-            self._rest = following.filter(pc.greater(following["position"], PADDING))
+            self._rest = following
         parts.append(self._rest.slice(0, missing))
         self._rest = self._rest.slice(missing)
         return pa.concat_tables(parts).combine_chunks()

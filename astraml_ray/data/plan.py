@@ -17,12 +17,14 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from astraml_ray.data.sampling import Sampler
 
-__all__ = ["Block", "epoch_blocks", "owned_by", "permutation", "run_blocks"]
+__all__ = ["Block", "Positions", "block_parts", "epoch_blocks", "owned_by", "permutation", "run_blocks"]
 
 BLOCK_BYTES = 32 << 20
+PART_BYTES = 4 << 20
 MIN_FRAGMENTS = 4
 _FRAGMENT_STREAM, _ROW_STREAM = 1, 2
 Positions = npt.NDArray[np.int64]
+"""Places of rows in an epoch's global order."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,35 @@ def run_blocks(
         for block in blocks:
             if block.start + block.rows > skipped:
                 yield block
+
+
+def block_parts(
+    block: Block,
+    sizes: Sequence[int],
+    *,
+    batch_size: int,
+    row_bytes: int = 0,
+    start_row: int = 0,
+    growing: bool = False,
+) -> Iterator[Positions]:
+    """Positions of a block's rows in the epoch, in parts of about PART_BYTES, and of whole batches.
+
+    Args:
+        block: From the plan.
+        sizes: Bytes of each fragment.
+        batch_size: Rows of a global batch.
+        row_bytes: Of an encoded row, where it is known: an image is small until it is decoded.
+        start_row: Positions before it are left out (a resumed run).
+        growing: The first part is small and each following one twice as large, so that the first rows come soon.
+    """
+    size = sum(sizes[fragment] for fragment in block.fragments)
+    row_size = max(1, size // block.rows, row_bytes // 4)
+    most = batch_size * max(1, PART_BYTES // row_size // batch_size)
+    start, stop = max(block.start, start_row), block.start + block.rows
+    rows = min(most, 2 * batch_size) if growing else most
+    while start < stop:
+        yield np.arange(start, min(start + rows, stop), dtype=np.int64)
+        start, rows = start + rows, min(most, 2 * rows)
 
 
 def permutation(block: Block, seed: int) -> Positions:

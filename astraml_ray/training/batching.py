@@ -6,6 +6,7 @@ Cutting changes nothing but speed: losses are summed and divided by the number o
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,16 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
 
+    def pinned(self, device: torch.device) -> Batch:
+        """The same in memory from which a device takes it without a stop."""
+        return self if device.type == "cpu" else self._each(torch.Tensor.pin_memory)
+
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        if device.type == "cpu":
-            return self
-        moved = {name: tensor.pin_memory().to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return Batch(moved, self.labels.pin_memory().to(device, non_blocking=True))
+        return self if device.type == "cpu" else self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        return Batch({name: change(tensor) for name, tensor in self.inputs.items()}, change(self.labels))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,6 +101,8 @@ def cut_by_length(lengths: npt.NDArray[np.int64], overhead: int, most: int) -> l
     """
     order = np.argsort(-lengths, kind="stable")
     longest = lengths[order]
+    if len(order) <= most and len(order) * int(longest[0]) - int(longest.sum()) <= overhead:
+        return [order]  # to cut would save at most the padding, and cost the overhead
     # Groups are runs of the sorted lengths, and a run begins where the length changes (or at `most`).
     starts = [i for i in range(len(order)) if i == 0 or longest[i] != longest[i - 1] or i % most == 0]
     ends = [*starts[1:], len(order)]

@@ -82,7 +82,7 @@ def evaluate(
                 break
             for batch in objective.collate(table, cut):
                 with autocast():
-                    sums += objective.score(model, batch.to(world.device))
+                    sums += objective.score(model, batch.pinned(world.device).to(world.device))
     finally:
         model.train(was_training)
     *total, stops = world.sum([*sums.tolist(), stopped])

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from astraml_ray.data.microbatches import MicroBatch, Position
 from astraml_ray.spec.hyperparams import EarlyStopping, Hyperparams, Interval
+from astraml_ray.training.ahead import ahead
 from astraml_ray.training.batching import Batch, Cut, cutting
 from astraml_ray.training.checkpoint import CheckpointStore, Progress, restore, snapshot
 from astraml_ray.training.collectives import World
@@ -116,7 +117,8 @@ def train(
     cut = cutting(timetable.batch_size, world, divisor=divisor)
     narrator = Narrator(world, timetable)
     narrator.begin(model, progress, precision=precision.name, rows_at_a_time=cut.most)
-    source = batches(timetable.position(progress.step))
+    steps_left = range(progress.step, last)
+    prepared = _prepared(batches, timetable, steps_left, objective=objective, cut=cut, world=world)
     tally = Tally(world.device, interval=progress.interval)
     reason = "completed"
     model.train()
@@ -129,65 +131,100 @@ def train(
             checkpoints.save(progress, snapshot(model, optimizer, scheduler, precision.scaler))
         saved_step = progress.step
 
-    while True:
-        step = progress.step
-        if progress.scored < step and (step % eval_steps == 0 or step == total):
-            metrics = _evaluate(model, validation, objective, world, precision, reporter, cut)
-            if metrics is None:
-                reason = "stopped"
+    with ahead(prepared) as steps:
+        while True:
+            step = progress.step
+            if progress.scored < step and (step % eval_steps == 0 or step == total):
+                metrics = _evaluate(model, validation, objective, world, precision, reporter, cut)
+                if metrics is None:
+                    reason = "stopped"
+                    break
+                progress = replace(_judge(progress, metrics, hyper, tally.interval_loss()), interval=tally.interval)
+                narrator.evaluation(progress, metrics, hyper.early_stopping)
+                scores = {f"validation/{name}": value for name, value in metrics.items()}
+                waiting = {"early_stopping/waited": progress.patience.waited}
+                reporter.report({**_place(timetable, step), **scores, **waiting})
+                save()
+                if progress.patience.exhausted(hyper.early_stopping) and step < total:
+                    reason = "early_stopping"
+                    break
+            elif save_steps is not None and step % save_steps == 0:
+                save()
+            if step >= last:
                 break
-            progress = replace(_judge(progress, metrics, hyper, tally.interval_loss()), interval=tally.interval)
-            narrator.evaluation(progress, metrics, hyper.early_stopping)
-            scores = {f"validation/{name}": value for name, value in metrics.items()}
-            waiting = {"early_stopping/waited": progress.patience.waited}
-            reporter.report({**_place(timetable, step), **scores, **waiting})
-            save()
-            if progress.patience.exhausted(hyper.early_stopping) and step < total:
-                reason = "early_stopping"
+
+            _seed(seed, step, world)
+            started = time.perf_counter()
+            own = next(steps)
+            waited = time.perf_counter() - started
+            targets, stops = world.sum([own.targets, reporter.stop_requested()])
+            if stops:
+                # Nothing of this step is done: resuming begins with its first row.
+                reason = _STOPS[int(stops)]
                 break
-        elif save_steps is not None and step % save_steps == 0:
-            save()
-        if step >= last:
-            break
+            parts = own.parts or [objective.empty_batch()]
+            loss = torch.zeros((), dtype=torch.float64, device=world.device)
+            with memory_errors(functools.partial(_did_not_fit, step + 1, parts)):
+                for index, part in enumerate(parts):
+                    with no_sync() if index < len(parts) - 1 else contextlib.nullcontext():
+                        with precision.autocast():
+                            part_loss = objective.loss_sum(wrapped, part.to(world.device))
+                        # DDP averages over workers; the step's loss is a sum over all of them by its targets.
+                        precision.scaler.scale(part_loss * (world.world_size / max(1.0, targets))).backward()  # type: ignore[no-untyped-call]
+                    loss += part_loss.detach().double()
+                norm = precision.step(optimizer, model, hyper.max_grad_norm)
+            scheduler.step()
+            optimizer.zero_grad(set_to_none=True)
 
-        _seed(seed, step, world)
-        started = time.perf_counter()
-        window = list(itertools.islice(source, timetable.window(step)))
-        waited = time.perf_counter() - started
-        parts = [part for micro in window for part in objective.collate(micro.table, cut)]
-        targets, stops = world.sum([sum(map(objective.targets, parts)), reporter.stop_requested()])
-        if stops:
-            # Nothing of this step is done: resuming begins with its first row.
-            reason = _STOPS[int(stops)]
-            break
-        parts = parts or [objective.empty_batch()]
-        loss = torch.zeros((), dtype=torch.float64, device=world.device)
-        with memory_errors(functools.partial(_did_not_fit, step + 1, parts)):
-            for index, part in enumerate(parts):
-                with no_sync() if index < len(parts) - 1 else contextlib.nullcontext():
-                    with precision.autocast():
-                        part_loss = objective.loss_sum(wrapped, part.to(world.device))
-                    # DDP averages over workers; the step's loss is a sum over all of them by its targets.
-                    precision.scaler.scale(part_loss * (world.world_size / max(1.0, targets))).backward()  # type: ignore[no-untyped-call]
-                loss += part_loss.detach().double()
-            norm = precision.step(optimizer, model, hyper.max_grad_norm)
-        scheduler.step()
-        optimizer.zero_grad(set_to_none=True)
-
-        progress = replace(progress, step=step + 1)
-        tally.add(loss, targets, norm, rows=sum(micro.rows for micro in window), waited=waited, started=started)
-        looks = [look_every, eval_steps, save_steps or eval_steps]
-        if progress.step in (last, total) or any(progress.step % every == 0 for every in looks):
-            rate = {"train/learning_rate": scheduler.get_last_lr()[0]}
-            record = {**_place(timetable, progress.step), **rate, **tally.record(world, step=progress.step)}
-            progress = replace(progress, interval=tally.interval)
-            reporter.report(record)
-            narrator.step(record)
+            progress = replace(progress, step=step + 1)
+            tally.add(loss, targets, norm, rows=own.rows, waited=waited, started=started)
+            looks = [look_every, eval_steps, save_steps or eval_steps]
+            if progress.step in (last, total) or any(progress.step % every == 0 for every in looks):
+                rate = {"train/learning_rate": scheduler.get_last_lr()[0]}
+                record = {**_place(timetable, progress.step), **rate, **tally.record(world, step=progress.step)}
+                progress = replace(progress, interval=tally.interval)
+                reporter.report(record)
+                narrator.step(record)
     narrator.end(reason, progress)
     if reason in _STOPS.values() or progress.step == stop_after:
         save()
     checkpoints.wait()
     return Outcome(reason, progress)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a worker computes in an optimizer step.
+
+    Attributes:
+        parts: Each is one forward.
+        rows: Over all workers.
+        targets: Of this worker.
+    """
+
+    parts: list[Batch]
+    rows: int
+    targets: float
+
+
+def _prepared(
+    batches: Callable[[Position], Iterator[MicroBatch]],
+    timetable: Timetable,
+    steps: range,
+    *,
+    objective: Objective,
+    cut: Cut,
+    world: World,
+) -> Iterator[_Step]:
+    """A worker's part of each step, cut and padded: everything but the computing."""
+    if world.device.type == "cuda":
+        torch.cuda.set_device(world.device)  # of this thread: memory is pinned for it
+    source = batches(timetable.position(steps.start))
+    for step in steps:
+        window = list(itertools.islice(source, timetable.window(step)))
+        parts = [part for micro in window for part in objective.collate(micro.table, cut)]
+        targets = sum(map(objective.targets, parts))
+        yield _Step([part.pinned(world.device) for part in parts], sum(micro.rows for micro in window), targets)
 
 
 def _evaluate(

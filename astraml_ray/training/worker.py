@@ -23,6 +23,7 @@ from astraml_ray.data.encoding.images import ImageEncoder
 from astraml_ray.data.kept_tokens import token_keep
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, micro_batches
+from astraml_ray.data.parcels import unpacked
 from astraml_ray.data.sampling import make_sampler
 from astraml_ray.errors import AstraError, InfrastructureError, StorageError
 from astraml_ray.settings import load_settings
@@ -305,9 +306,8 @@ def _stream(position: Position, assignment: Assignment, timetable: Timetable, wo
     if position != timetable.position(assignment.start):
         raise InfrastructureError("a checkpoint was written after the stream was planned")
     shard = ray.train.get_dataset_shard("train")
-    tables = shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)
     return micro_batches(
-        tables,
+        unpacked(shard.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)),
         schema=assignment.inputs.encoder.schema,
         rows_per_epoch=timetable.rows,
         batch_size=timetable.batch_size,

@@ -31,7 +31,6 @@ from astraml_ray.tuning.trials import seated
 __all__ = ["Session", "Step", "past_records", "within_memory"]
 
 _LOG = logging.getLogger(__name__)
-_AHEAD = 2
 
 Made = TypeVar("Made")
 Ship = Callable[[list[dict[str, Any]]], None]
@@ -117,11 +116,10 @@ class Session:
         start = FolderCheckpoints(self._folder, keep=1).latest_progress().step
         assignment = Assignment(inputs, self._folder, None, start, self._threads, divisor=divisor)
         reader = partial(split_reader, shared=True)
-        streams = contextlib.ExitStack()
 
         def batches(position: Position) -> Iterator[MicroBatch]:
             tables = local_blocks(reader(inputs, "train", 1), epochs=timetable.epochs, position=position)
-            cut = micro_batches(
+            return micro_batches(
                 tables,
                 schema=inputs.encoder.schema,
                 rows_per_epoch=timetable.rows,
@@ -129,11 +127,10 @@ class Session:
                 epochs=timetable.epochs,
                 position=position,
             )
-            return streams.enter_context(_ahead(cut))
 
         for record in past_records(self._folder):
             self._reporter.tell(record)
-        with streams, self._reporter.recording(Recorder(self._folder, step=start)):
+        with self._reporter.recording(Recorder(self._folder, step=start)):
             outcome = fit_model(assignment, world, self._reporter, batches=batches, reader=reader)[1]
         return outcome_record(outcome, timetable)
 
@@ -230,40 +227,3 @@ class _Reporter:
         with self._changed:
             self._code = STOP_CODES["now"]
             self._changed.notify_all()
-
-
-@contextlib.contextmanager
-def _ahead(source: Iterator[MicroBatch]) -> Iterator[Iterator[MicroBatch]]:
-    """The same items, made by a thread, a few ahead; the thread ends with the block."""
-    items: queue.Queue[Any] = queue.Queue(_AHEAD)
-    unwanted, end = threading.Event(), object()
-
-    def put(item: Any) -> bool:
-        while not unwanted.is_set():
-            with contextlib.suppress(queue.Full):
-                items.put(item, timeout=0.1)
-                return True
-        return False
-
-    def make() -> None:
-        try:
-            for item in source:
-                if not put(item):
-                    return
-            put(end)
-        except BaseException as error:
-            put(error)
-
-    def take() -> Iterator[MicroBatch]:
-        while (item := items.get()) is not end:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    thread = threading.Thread(target=make, daemon=True, name="batches")
-    thread.start()
-    try:
-        yield take()
-    finally:
-        unwanted.set()
-        thread.join()

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import BertWordPieceTokenizer
 
 from feeding.case import Case
+from machine import peak_memory
 
 __all__ = ["run_case", "write_rows", "write_tokenizer"]
 
 FILES, GROUPS_PER_FILE, VALIDATION_ROWS, VOCABULARY = 4, 2, 100, 8000
 _BENCHMARKS = Path(__file__).parents[1]
-_SAMPLE_SECONDS, _LIMIT_SECONDS = 0.25, 900.0
+_LIMIT_SECONDS = 900.0
 
 
 def write_rows(data: Path, folder: Path, rows: int) -> pa.Table:
@@ -60,31 +58,9 @@ def run_case(case: Case, python: str, environment: dict[str, str]) -> dict[str, 
     command = [python, "-m", "feeding.child", str(scratch / "case.json"), str(scratch / "report.json")]
     with (scratch / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=_BENCHMARKS, env=environment, stdout=log, stderr=log)
-        peak = _watch(process)
+        peak = peak_memory(process, limit_s=_LIMIT_SECONDS)
     if not (scratch / "report.json").exists():  # the last thing it does: what ends badly after it has measured all
         lines = (scratch / "log").read_text(errors="replace").strip().splitlines()
         return {"failed": f"exit {process.returncode}", "said": lines[-8:]}
     report: dict[str, Any] = json.loads((scratch / "report.json").read_text())
     return {**report, "peak_mb": peak / 1e6}
-
-
-def _watch(process: subprocess.Popen[bytes]) -> float:
-    """Waits for a process; returns the peak of the memory of it and its descendants, bytes, shared pages once."""
-    peak, deadline = 0.0, time.monotonic() + _LIMIT_SECONDS
-    while process.poll() is None:
-        if time.monotonic() > deadline:
-            process.kill()
-        peak = max(peak, _memory(process.pid))
-        time.sleep(_SAMPLE_SECONDS)
-    return peak
-
-
-def _memory(pid: int) -> float:
-    """Bytes of a process and its descendants. A page that several share counts once."""
-    total = 0.0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        root = psutil.Process(pid)
-        for one in [root, *root.children(recursive=True)]:
-            with contextlib.suppress(psutil.Error):
-                total += one.memory_full_info().pss if psutil.LINUX else one.memory_info().rss
-    return total

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.text import TextEncoder
+from astraml_ray.data.kept_tokens import TokenKeep
 from astraml_ray.data.microbatches import MicroBatch, micro_batches
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.spec.dataset import DatasetSpec
@@ -30,7 +31,8 @@ def reader_of(case: Case) -> BlockReader:
     encoder = TextEncoder(
         Path(case.tokenizer).read_text(), "text-classification", case.max_length, manifest.labels, unknown_token="[UNK]"
     )
-    return BlockReader(manifest, manifest.splits["train"], encoder, 0, case.batch_size, 1)
+    keep = TokenKeep(Path(case.scratch, "tokens"))  # as in every run of more than one epoch
+    return BlockReader(manifest, manifest.splits["train"], encoder, 0, case.batch_size, 1, keep=keep)
 
 
 def fed(case: Case, reader: BlockReader, tables: Iterable[pa.Table]) -> Iterator[Batches]:

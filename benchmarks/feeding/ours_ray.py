@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from astraml_ray.data.microbatches import Position
+from astraml_ray.data.parcels import unpacked
 from astraml_ray.data.stream import ray_stream
 from feeding.case import Case
 from feeding.meter import Batches
@@ -19,4 +20,4 @@ def epochs(case: Case) -> Iterator[Batches]:
     reader = reader_of(case)
     stream = ray_stream(reader, epochs=case.passes, position=Position())
     (part,) = stream.streaming_split(1, equal=False)
-    return fed(case, reader, part.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
+    return fed(case, reader, unpacked(part.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2)))

@@ -28,7 +28,6 @@ from astraml_ray.data import formats
 from astraml_ray.data.bad_data.quarantine import quarantined
 from astraml_ray.data.bad_data.rows import find_bad_rows
 from astraml_ray.data.blocks import BlockReader
-from astraml_ray.data.encoding.schema import PADDING
 from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
 from astraml_ray.data.formats.unify import plain_text
@@ -88,7 +87,6 @@ def batches_of(manifest: Manifest, *, world_size: int = 1, position: Position | 
             (part.epoch, row["position"], tuple(row["input_ids"]), tuple(row["labels"]))
             for part in parts
             for row in part.table.to_pylist()
-            if row["position"] != PADDING
         ]
     return sorted(rows)
 

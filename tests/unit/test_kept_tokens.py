@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent import futures
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from astraml_ray.data import kept_tokens
+from astraml_ray.data import blocks, keep, kept_tokens
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.text import TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
@@ -31,11 +32,16 @@ def reader(tmp_path: Path) -> BlockReader:
     return BlockReader(manifest, manifest.splits["train"], encoder, 7, 8, 1, keep=TokenKeep(tmp_path / "tokens"))
 
 
-def read(reader: BlockReader, *, epochs: int = 2, start_row: int = 0) -> list[pa.Table]:
+def read(reader: BlockReader, *, epochs: int = 2, start_row: int = 0, growing: bool = False) -> list[pa.Table]:
     split = reader.split
-    blocks = run_blocks(split.rows, split.sizes, seed=reader.seed, epochs=epochs, block_bytes=1)
+    planned = run_blocks(split.rows, split.sizes, seed=reader.seed, epochs=epochs, block_bytes=1)
     ranks = range(reader.world_size)
-    return [reader.read_padded(block, rank, start_row) for block in blocks for rank in ranks]
+    return [
+        pa.concat_tables(reader.read(block, world_rank=rank, start_row=start_row, growing=growing))
+        for block in planned
+        for rank in ranks
+        if start_row < block.start + block.rows
+    ]
 
 
 @pytest.mark.parametrize("task", ["text-classification", "causal-lm", "masked-lm"])
@@ -49,6 +55,47 @@ def test_batches_are_those_of_tokenising_each_time(reader: BlockReader, task: st
             for table, other in zip(read(reader, start_row=start_row), expected, strict=True):
                 assert table.equals(other)
                 assert table.schema == other.schema
+
+
+def test_rows_come_while_their_tokens_are_made(reader: BlockReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rows as ever; what they were made of is kept, and not made again."""
+    expected = read(replace(reader, keep=None))
+    assert reader.keep is not None
+    whole = run_blocks(reader.split.rows, reader.split.sizes, seed=reader.seed, epochs=1)
+    first = reader.read(next(whole), growing=True)
+    assert next(first).num_rows == 2 * reader.batch_size
+    assert not list(reader.keep.folder.glob("*.tokens"))
+    for table, other in zip(read(reader, growing=True), expected, strict=True):
+        assert table.equals(other)
+    monkeypatch.setattr(blocks, "read_rows", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(kept_tokens, "read_rows", lambda *_: pytest.fail("read again"))
+    for table, other in zip(read(reader, growing=True), expected, strict=True):
+        assert table.equals(other)
+
+
+def test_others_wait_for_tokens_that_are_being_made(reader: BlockReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = run_blocks(reader.split.rows, reader.split.sizes, seed=reader.seed, epochs=1)
+    expected = pa.concat_tables(replace(reader, keep=None).read(block))
+    making = reader.read(block, growing=True)
+    parts = [next(making)]
+    monkeypatch.setattr(kept_tokens, "read_rows", lambda *_: pytest.fail("made twice"))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(lambda: pa.concat_tables(reader.read(block)))
+        with pytest.raises(futures.TimeoutError):
+            waiting.result(timeout=0.3)
+        parts += making
+        assert waiting.result(timeout=60).equals(expected)
+    assert pa.concat_tables(parts).equals(expected)
+    assert reader.keep is not None
+    assert not list(reader.keep.folder.glob(".*.lock"))
+
+
+def test_who_makes_tokens_and_gives_up_lets_others_make_them(reader: BlockReader) -> None:
+    (block,) = run_blocks(reader.split.rows, reader.split.sizes, seed=reader.seed, epochs=1)
+    making = reader.read(block, growing=True)
+    next(making)
+    making.close()
+    assert pa.concat_tables(reader.read(block)).equals(pa.concat_tables(replace(reader, keep=None).read(block)))
 
 
 def test_later_epochs_read_nothing_and_another_encoder_shares_nothing(
@@ -69,8 +116,8 @@ def test_small_vocabularies_take_two_bytes_a_token(reader: BlockReader) -> None:
     assert reader.keep is not None
     kept = reader.keep.rows(reader.manifest, reader.split, 0, reader.encoder)
     assert kept["input_ids"].type == pa.list_(pa.uint16())
-    assert kept_tokens._narrow(pa.chunked_array([[[70_000]]])).type == pa.list_(pa.uint32())
-    assert kept_tokens._narrow(pa.chunked_array([pa.array([[-100]], pa.list_(pa.int32()))])).type == pa.list_(
+    assert kept_tokens._narrow_column(pa.chunked_array([[[70_000]]])).type == pa.list_(pa.uint32())
+    assert kept_tokens._narrow_column(pa.chunked_array([pa.array([[-100]], pa.list_(pa.int32()))])).type == pa.list_(
         pa.int32()
     )
 
@@ -86,7 +133,7 @@ def test_a_damaged_file_is_made_anew(reader: BlockReader, damage: str) -> None:
         file.unlink()  # the old one is mapped
         file.write_bytes(bytes(data[: {"cut": -40, "empty": 0}.get(damage, len(data))]))
     assert all(table.equals(other) for table, other in zip(read(reader), expected, strict=True))
-    assert all(kept_tokens._read(file) is not None for file in reader.keep.folder.glob("*.tokens"))
+    assert all(keep._read(file) is not None for file in reader.keep.folder.glob("*.tokens"))
 
 
 def test_what_was_not_used_for_longest_goes(reader: BlockReader) -> None:
@@ -115,7 +162,7 @@ def test_a_file_that_cannot_be_touched_is_read(reader: BlockReader, monkeypatch:
     def refuse(path: Path) -> None:
         raise PermissionError(1, "Operation not permitted", str(path))
 
-    monkeypatch.setattr(kept_tokens.os, "utime", refuse)
+    monkeypatch.setattr(keep.os, "utime", refuse)
     monkeypatch.setattr(kept_tokens, "read_rows", lambda *_: pytest.fail("read again"))
     assert all(table.equals(other) for table, other in zip(read(reader), expected, strict=True))
 

@@ -111,15 +111,14 @@ def mixed_inputs(folder: Path, where: str = "stream") -> RunInputs:
 @pytest.mark.parametrize("where", ["stream", "device"])
 @pytest.mark.parametrize("world_size", [2, 5])
 def test_mixtures_do_not_depend_on_the_number_of_workers(folder: Path, where: str, world_size: int) -> None:
-    """Through padded blocks, as the stream has them."""
     inputs = mixed_inputs(folder, where)
     whole = pa.concat_tables(local_blocks(split_reader(inputs, "train", 1)))
     reader = replace(split_reader(inputs, "train", world_size), batch_size=7)
     split, parts = inputs.manifest.splits["train"], []
     for rank in range(world_size):
-        blocks = [reader.read_padded(block, rank) for block in epoch_blocks(split.rows, split.sizes, seed=0, epoch=0)]
+        blocks = epoch_blocks(split.rows, split.sizes, seed=0, epoch=0)
         batches = micro_batches(
-            blocks,
+            (table for block in blocks for table in reader.read(block, world_rank=rank)),
             schema=inputs.encoder.schema,
             rows_per_epoch=120,
             batch_size=7,

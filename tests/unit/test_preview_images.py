@@ -70,7 +70,7 @@ def test_after_is_what_workers_train_on_in_every_epoch(
     trained: dict[tuple[int, int], Any] = {}
     for block in run_blocks(split.rows, split.sizes, seed=SEED, epochs=EPOCHS, sampler=sampler):
         for rank in range(2):
-            table = reader.read(block, rank)
+            table = pa.concat_tables(reader.read(block, world_rank=rank))
             images = pixels_of(table, "image", SIDE, SIDE)
             for position, image, partner, weight in zip(
                 table["position"].to_pylist(),

@@ -185,7 +185,7 @@ def test_the_stream_is_balanced_for_any_number_of_workers_and_from_any_batch(rea
 
 def test_validation_rows_stay_as_they_are(readers: dict[str, BlockReader]) -> None:
     reader = readers["validation"]
-    (table,) = list(local_blocks(reader))
+    table = pa.concat_tables(local_blocks(reader))
     assert table.num_rows == reader.split.total_rows
     assert len({tuple(row) for row in table["input_ids"].to_pylist()}) == table.num_rows  # each once
     trained = {row[3:] for row in stream(readers["train"], 0, 1)}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
 from astraml_ray.data.blocks import BlockReader
-from astraml_ray.data.encoding.schema import error_table
 from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
 from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, micro_batches
+from astraml_ray.data.parcels import pack, pack_error, unpacked
+from astraml_ray.data.plan import owned_by, run_blocks
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.errors import DataError
 from astraml_ray.spec.loading import parse_spec
@@ -91,14 +93,18 @@ def test_resuming_at_every_batch_gives_the_rest(make_reader) -> None:  # type: i
             assert rows(rest) == rows(whole[index:])
 
 
-def test_padded_parts_of_a_block_are_of_equal_length(make_reader) -> None:  # type: ignore[no-untyped-def]
-    from astraml_ray.data.plan import run_blocks
-
+@pytest.mark.parametrize("start_row", [0, 3, 40, 100])
+@pytest.mark.parametrize("growing", [False, True])
+def test_parts_of_a_block_are_its_rows(make_reader, start_row: int, growing: bool) -> None:  # type: ignore[no-untyped-def]
     reader = make_reader(3)
-    for block in run_blocks(reader.split.rows, reader.split.sizes, seed=7, epochs=2, block_bytes=1):
-        for start_row in (0, 40):
-            lengths = {reader.read_padded(block, rank, start_row).num_rows for rank in range(3)}
-            assert len(lengths) == 1
+    for block in run_blocks(reader.split.rows, reader.split.sizes, seed=7, epochs=2, start_row=start_row):
+        parts = list(reader.read(block, start_row=start_row, growing=growing))
+        assert len(parts) == (1 if not growing else len(parts)) >= 1
+        whole = pa.concat_tables(parts)
+        assert whole["position"].to_pylist() == list(range(start_row, ROWS))
+        for rank in range(3):
+            own = pa.concat_tables(reader.read(block, world_rank=rank, start_row=start_row, growing=growing))
+            assert own.equals(whole.filter(owned_by(whole["position"].to_numpy(), BATCH, rank, 3)))
 
 
 def test_augmentation_changes_rows_differently_each_epoch_and_keeps_labels(make_reader) -> None:  # type: ignore[no-untyped-def]
@@ -121,10 +127,23 @@ def test_a_lost_or_misplaced_row_is_noticed(make_reader) -> None:  # type: ignor
             )
 
 
+def test_a_parcel_is_one_row_and_has_the_table(make_reader) -> None:  # type: ignore[no-untyped-def]
+    tables = [batch.table for batch in batches(make_reader(11), 10)]
+    assert any(not table.num_rows for table in tables)
+    parcels = [pack(table) for table in tables]
+    assert {parcel.num_rows for parcel in parcels} == {1}
+    for together in (parcels, [pa.concat_tables(parcels)]):
+        for table, other in zip(unpacked(together), tables, strict=True):
+            assert table.equals(other)
+            assert table.schema == other.schema
+
+
 def test_an_error_in_a_task_arrives_whole(make_reader) -> None:  # type: ignore[no-untyped-def]
-    table = error_table(DataError("is damaged", param="s3://b/k", hint="write it again"), SEQUENCES)
+    table = batches(make_reader(1), 0)[0].table
+    found = unpacked([pack(table), pack_error(DataError("is damaged", param="s3://b/k", hint="write it again"))])
+    assert next(found).equals(table)
     with pytest.raises(DataError, match="is damaged") as caught:
-        list(micro_batches([table], schema=SEQUENCES, rows_per_epoch=5, batch_size=2, epochs=1))
+        next(found)
     assert (caught.value.param, caught.value.hint) == ("s3://b/k", "write it again")
 
 

@@ -25,6 +25,10 @@ class Encoder(Protocol):
     def schema(self) -> pa.Schema:
         """Of the encoded rows: schema.HEAD, then what the task needs."""
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of an encoded row; 0 where that depends on the row, which then takes about what is stored of it."""
+
     def encode(
         self,
         rows: pa.Table,

@@ -55,6 +55,10 @@ class ImageEncoder:
             fields += [pa.field("partner_image", pixels), pa.field("mixture", pa.list_(pa.float32(), 5))]
         return pa.schema(fields)
 
+    @property
+    def row_bytes(self) -> int:
+        return self.height * self.width * 3 * (2 if self.mixes and self.on_device else 1)
+
     def encode(
         self,
         rows: pa.Table,

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from astraml_ray.errors import AstraError
-
-__all__ = ["HEAD", "IGNORED", "PADDING", "RowError", "error_table", "head", "padding_rows", "raise_reported"]
+__all__ = ["HEAD", "IGNORED", "RowError", "head"]
 
 IGNORED = -100
 """The label of what is no target, as in torch.nn.functional.cross_entropy."""
 
-HEAD = (
-    pa.field("position", pa.int64()),  # in the epoch's global order; PADDING fills a block up
-    pa.field("error", pa.binary()),  # null, but in a table that stands for an error
-)
-PADDING, _ERROR = -1, -2
+HEAD = (pa.field("position", pa.int64()),)
+"""The first columns: a row's position in the epoch's global order."""
 
 
 class RowError(ValueError):
@@ -39,29 +32,5 @@ class RowError(ValueError):
 
 
 def head(positions: npt.NDArray[np.int64]) -> list[pa.Array]:
-    """The columns of `HEAD`, of rows that are none of these."""
-    return [pa.array(positions, pa.int64()), pa.nulls(len(positions), pa.binary())]
-
-
-def padding_rows(schema: pa.Schema, count: int) -> pa.Table:
-    """Rows without content, which fill a block up."""
-    return _blank(schema, [PADDING] * count, [None] * count)
-
-
-def error_table(error: AstraError, schema: pa.Schema) -> pa.Table:
-    """A table that raises an error where it is consumed: one row, with the error's bytes."""
-    return _blank(schema, [_ERROR], [pickle.dumps(error)])
-
-
-def raise_reported(table: pa.Table) -> None:
-    """Raises the error that a table stands for, if it does."""
-    if table.num_rows and table["position"][0].as_py() == _ERROR:
-        error: AstraError = pickle.loads(table["error"][0].as_py())  # made by error_table
-        raise error
-
-
-def _blank(schema: pa.Schema, positions: list[int], errors: list[bytes | None]) -> pa.Table:
-    first = [pa.array(positions, pa.int64()), pa.array(errors, pa.binary())]
-    return pa.table(
-        [*first, *(pa.nulls(len(positions), field.type) for field in list(schema)[len(HEAD) :])], schema=schema
-    )
+    """The columns of `HEAD`."""
+    return [pa.array(positions, pa.int64())]

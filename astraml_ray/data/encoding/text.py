@@ -54,6 +54,10 @@ class TextEncoder:
     def schema(self) -> pa.Schema:
         return sequences(pa.float64() if self.task == "text-regression" else pa.int32(), segments=self.segments)
 
+    @property
+    def row_bytes(self) -> int:
+        return 0
+
     def encode(
         self,
         rows: pa.Table,

@@ -48,6 +48,10 @@ class WordEncoder:
     def schema(self) -> pa.Schema:
         return SEQUENCES
 
+    @property
+    def row_bytes(self) -> int:
+        return 0
+
     def encode(
         self,
         rows: pa.Table,

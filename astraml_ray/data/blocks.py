@@ -72,6 +72,7 @@ class BlockReader:
             block,
             split.sizes,
             batch_size=size,
+            world_size=self.world_size,
             row_bytes=self.encoder.row_bytes,
             start_row=start_row,
             growing=growing,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Block", "Positions", "block_parts", "epoch_blocks", "owned_by", "permutation", "run_blocks"]
 
 BLOCK_BYTES = 32 << 20
-PART_BYTES = 4 << 20
+PART_BYTES, MOST_PART_BYTES = 4 << 20, 32 << 20
 MIN_FRAGMENTS = 4
 _FRAGMENT_STREAM, _ROW_STREAM = 1, 2
 Positions = npt.NDArray[np.int64]
@@ -114,23 +114,25 @@ def block_parts(
     sizes: Sequence[int],
     *,
     batch_size: int,
+    world_size: int = 1,
     row_bytes: int = 0,
     start_row: int = 0,
     growing: bool = False,
 ) -> Iterator[Positions]:
-    """Positions of a block's rows in the epoch, in parts of about PART_BYTES, and of whole batches.
+    """Positions of a block's rows in the epoch, in parts of whole batches and of about PART_BYTES for each worker.
 
     Args:
         block: From the plan.
         sizes: Bytes of each fragment.
         batch_size: Rows of a global batch.
+        world_size: Workers that share each part.
         row_bytes: Of an encoded row, where it is known: an image is small until it is decoded.
         start_row: Positions before it are left out (a resumed run).
         growing: The first part is small and each following one twice as large, so that the first rows come soon.
     """
     size = sum(sizes[fragment] for fragment in block.fragments)
-    row_size = max(1, size // block.rows, row_bytes // 4)
-    most = batch_size * max(1, PART_BYTES // row_size // batch_size)
+    row_size = max(1, size // block.rows, row_bytes)
+    most = batch_size * max(1, min(world_size * PART_BYTES, MOST_PART_BYTES) // row_size // batch_size)
     start, stop = max(block.start, start_row), block.start + block.rows
     rows = min(most, 2 * batch_size) if growing else most
     while start < stop:

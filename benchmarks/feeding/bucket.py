@@ -9,10 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from machine import peak_memory
 from tokenizers import BertWordPieceTokenizer
 
 from feeding.case import Case
-from machine import peak_memory
 
 __all__ = ["run_case", "write_rows", "write_tokenizer"]
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 from astraml_ray.cli.s3_server import S3Server
+from astraml_ray.forkserver.start import fork_server
+from astraml_ray.settings import apply_ray_environment, load_settings
+from astraml_ray.training.cluster import cluster
 from tests.conftest import write_dataset
 
 
@@ -52,6 +56,14 @@ class Command:
 def result_of(out: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(out.splitlines()[-1])
     return found
+
+
+@pytest.fixture(scope="module")
+def cores() -> Iterator[int | None]:
+    """A cluster of this process; the cores of the machine."""
+    apply_ray_environment()
+    with fork_server(load_settings()) as settings, cluster(settings, 2) as local_cores:
+        yield local_cores
 
 
 SPEC = """

@@ -6,7 +6,7 @@ import hashlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,9 @@ import pytest
 import ray
 
 from astraml_ray.errors import NumericError, RunStopped
-from astraml_ray.forkserver.start import fork_server
-from astraml_ray.settings import apply_ray_environment, load_settings
+from astraml_ray.settings import load_settings
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.training.checkpoint import FolderCheckpoints
-from astraml_ray.training.cluster import cluster
 from astraml_ray.training.orphans import remove_orphans
 from astraml_ray.training.preparation import RunInputs, prepare
 from astraml_ray.training.run_folder import RunFolder
@@ -30,13 +28,6 @@ from tests.cluster.leftovers import assert_nothing_is_left, of_ours, soon
 from tests.conftest import write_dataset
 
 pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module")
-def cores() -> Iterator[int | None]:
-    apply_ray_environment()
-    with fork_server(load_settings()) as settings, cluster(settings, 2) as local_cores:
-        yield local_cores
 
 
 @pytest.fixture(scope="module")

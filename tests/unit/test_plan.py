@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from astraml_ray.data.plan import Block, epoch_blocks, owned_by, permutation, run_blocks
+from astraml_ray.data.plan import Block, block_parts, epoch_blocks, owned_by, permutation, run_blocks
 from astraml_ray.training.timetable import Timetable
 
 SHAPES = [[1], [7], [5, 0, 3], [40] * 13, [1, 100, 1, 100], list(range(1, 30))]
@@ -49,6 +49,34 @@ def test_workers_share_each_batch_without_overlap(world_size: int) -> None:
     for start in range(0, 96, 32):
         shares = owners[:, start : start + 32].sum(1)
         assert shares.max() - shares.min() <= 1
+
+
+@pytest.mark.parametrize(("rows", "size", "row_bytes"), [(1, 1, 0), (5000, 40 << 20, 0), (5000, 5000, 30_000)])
+@pytest.mark.parametrize("world_size", [1, 3, 100])
+@pytest.mark.parametrize("growing", [False, True])
+def test_parts_of_a_block_cover_it_in_whole_batches(
+    rows: int, size: int, row_bytes: int, world_size: int, growing: bool
+) -> None:
+    block, batch = Block(0, 1, (1, 2), 700, rows), 32
+    for start_row in (0, 700, 703, 700 + rows - 1, 700 + rows):
+        parts = list(
+            block_parts(
+                block,
+                [10**12, size // 2, size - size // 2],
+                batch_size=batch,
+                world_size=world_size,
+                row_bytes=row_bytes,
+                start_row=start_row,
+                growing=growing,
+            )
+        )
+        assert [i for part in parts for i in part.tolist()] == list(range(max(700, start_row), 700 + rows))
+        lengths = [len(part) for part in parts]
+        assert all(length % batch == 0 for length in lengths[:-1])
+        assert max([0, *lengths]) <= max(batch, (32 << 20) // max(size // rows, row_bytes))
+        if growing and parts:
+            assert lengths[0] <= 2 * batch
+            assert all(after <= 2 * before for before, after in zip(lengths, lengths[1:], strict=False))
 
 
 def test_a_run_from_a_position_has_the_blocks_from_there_on() -> None:

@@ -76,7 +76,7 @@ def test_parts_of_a_block_cover_it_in_whole_batches(
         assert max([0, *lengths]) <= max(batch, (32 << 20) // max(size // rows, row_bytes))
         if growing and parts:
             assert lengths[0] <= 2 * batch
-            assert all(after <= 2 * before for before, after in zip(lengths, lengths[1:], strict=False))
+            assert all(after <= 2 * before for before, after in itertools.pairwise(lengths))
 
 
 def test_a_run_from_a_position_has_the_blocks_from_there_on() -> None:

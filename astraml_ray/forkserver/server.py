@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 from astraml_ray.forkserver.child import Order, become
 from astraml_ray.forkserver.stub import peer_uid
@@ -43,6 +42,7 @@ _MODULES = (
 )
 """None of them imports `ray`, which reads the job's id from the environment when it is imported."""
 
+_GPU_DEVICES = "/dev/nvidia"
 _ORDER_S = 10.0
 _MOST = 1 << 24  # bytes of an order: what the kernel lets a process start with is less
 _PART = 1 << 16
@@ -112,8 +112,15 @@ def _read(connection: socket.socket) -> Order | None:
 
 
 def _touched_cuda() -> bool:
-    """Whether something that was imported has called the CUDA driver."""
-    return "libcuda.so" in Path("/proc/self/maps").read_text()
+    """Whether something that was imported has begun to use a GPU: it has the driver's devices open then.
+
+    To have loaded libcuda is no sign of it: torch's CUDA builds do so when they are imported.
+    """
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{descriptor}").startswith(_GPU_DEVICES):
+                return True
+    return False
 
 
 if __name__ == "__main__":

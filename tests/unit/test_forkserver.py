@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -224,14 +223,17 @@ def test_a_cluster_that_was_there_has_none() -> None:
     assert runtime_env(None) == {}
 
 
-@pytest.mark.parametrize(("file", "forks"), [("libcuda.so.1", False), ("libother.so.1", True)])
+@pytest.mark.parametrize(("device", "forks"), [("nvidia0", False), ("other0", True)])
 def test_a_server_that_touched_cuda_forks_nothing(
-    tmp_path: Path, script: Path, monkeypatch: pytest.MonkeyPatch, file: str, forks: bool
+    tmp_path: Path, script: Path, monkeypatch: pytest.MonkeyPatch, device: str, forks: bool
 ) -> None:
-    """One of its modules loads a library of the driver's name: the stub becomes a plain interpreter."""
-    library = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libm.so" in line)
-    shutil.copy(library, tmp_path / file)
-    (tmp_path / "tensorboardX.py").write_text(f"import ctypes\nctypes.CDLL({str(tmp_path / file)!r})\n")
+    """One of its modules opens a GPU's device (here a file, elsewhere): the stub becomes a plain interpreter."""
+    opening = f"""
+import sys
+sys.modules["__main__"]._GPU_DEVICES = {str(tmp_path / "nvidia")!r}
+opened = open({str(tmp_path / device)!r}, "w")
+"""
+    (tmp_path / "tensorboardX.py").write_text(opening)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with fork_server(replace(load_settings(), ray_address=None)) as settings:
         assert settings.fork_server is not None

@@ -81,7 +81,8 @@ def write_texts(path: Path, rows: int, words: int) -> list[str]:
 def read_epoch(reader: BlockReader, epoch: int) -> float:
     started = time.perf_counter()
     split = reader.split
-    read = sum(reader.read(b, 0).num_rows for b in epoch_blocks(split.rows, split.sizes, seed=0, epoch=epoch))
+    blocks = epoch_blocks(split.rows, split.sizes, seed=0, epoch=epoch)
+    read = sum(table.num_rows for block in blocks for table in reader.read(block))
     assert read == split.total_rows
     return time.perf_counter() - started
 

@@ -10,7 +10,16 @@ from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec.image_augmentation import IMAGE_PRESETS, ImageAugmentation, Mixing
 from astraml_ray.spec.text_augmentation import BackTranslation, MixTexts, SpanMask, TextAugmentation, text_preset
 
-__all__ = ["PRESETS", "Augmentation", "Augmentations", "Preset", "augmentations_of", "check_augmentations", "misfits"]
+__all__ = [
+    "PRESETS",
+    "Augmentation",
+    "Augmentations",
+    "Preset",
+    "augmentations_of",
+    "back_translation_of",
+    "check_augmentations",
+    "misfits",
+]
 
 Augmentation = Annotated[TextAugmentation | ImageAugmentation | Mixing, Field(discriminator="type")]
 Preset = Literal["none", "light", "medium", "strong"]
@@ -36,6 +45,12 @@ def augmentations_of(wanted: Preset | tuple[Augmentation, ...], task: str) -> tu
     if wanted == "none":
         return ()
     return IMAGE_PRESETS[wanted] if task == _IMAGES else text_preset(wanted, task)
+
+
+def back_translation_of(wanted: Preset | tuple[Augmentation, ...]) -> BackTranslation | None:
+    """The back-translation of a list, which is its first; None without. Presets have none."""
+    first = None if isinstance(wanted, str) else next(iter(wanted), None)
+    return first if isinstance(first, BackTranslation) else None
 
 
 def check_augmentations(wanted: Preset | tuple[Augmentation, ...], task: str, *, pairs: bool = False) -> None:

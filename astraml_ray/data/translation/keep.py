@@ -1,0 +1,149 @@
+"""Where the translations of training texts are: by chunks of rows in a run's folder, and on each machine that uses them.
+
+A chunk's file is addressed by all that it follows from: the object's ETag, the rows, the models, the search.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from astraml_ray.data.formats import sources_of, unplaced
+from astraml_ray.data.kept_files import KeptFolder, from_bytes
+from astraml_ray.data.manifest import Manifest, Split
+from astraml_ray.data.storage.objects import join, reading, resolve
+from astraml_ray.data.translation.candidates import CANDIDATES, text_roles
+from astraml_ray.errors import InfrastructureError
+from astraml_ray.spec.text_augmentation import BackTranslation
+
+__all__ = ["CHUNK_ROWS", "Chunk", "TranslationKeep", "chunks_of", "recipe_of"]
+
+CHUNK_ROWS = 256
+_READERS = 8
+_VERSION = 1
+_UNSEEN = frozenset({"type", "probability", "batch_size", "forward", "backward"})
+"""Fields that a translation does not follow from; models count by what they are, not by where they lie."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows that are translated together, of one fragment.
+
+    Attributes:
+        fragment: Its index in the split.
+        start: The first row, as read_rows counts them.
+        rows: How many.
+    """
+
+    fragment: int
+    start: int
+    rows: int
+
+
+def chunks_of(split: Split, fragments: Collection[int] | None = None) -> Iterator[Chunk]:
+    """The chunks of a split, or of some of its fragments, in the order of their rows."""
+    for index, rows in enumerate(split.rows):
+        if fragments is None or index in fragments:
+            for start in range(0, rows, CHUNK_ROWS):
+                yield Chunk(index, start, min(CHUNK_ROWS, rows - start))
+
+
+def recipe_of(rule: BackTranslation, forward: str, backward: str) -> str:
+    """A digest of how texts are translated.
+
+    Args:
+        rule: From the spec.
+        forward: What the forward model is; see translators.identity_of.
+        backward: The same of the other.
+    """
+    settings = rule.model_dump(mode="json", exclude=set(_UNSEEN))
+    document = [_VERSION, CHUNK_ROWS, forward, backward, settings]
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TranslationKeep:
+    """The translations of a run; plain data.
+
+    Attributes:
+        place: URI of the folder that all processes of the run read.
+        cache: Of this machine, for all its runs.
+        recipe: See recipe_of.
+    """
+
+    place: str
+    cache: Path
+    recipe: str
+
+    def name(self, manifest: Manifest, split: Split, chunk: Chunk) -> str:
+        """The name of a chunk's file."""
+        fragment = split.fragments[chunk.fragment]
+        kind = manifest.formats[fragment.source]
+        left_out = split.left_out[chunk.fragment] if split.left_out else ()
+        key = {
+            "recipe": self.recipe,
+            "objects": [asdict(info) for info in sources_of(manifest.objects, fragment, kind)],
+            "fragment": asdict(unplaced(fragment, kind)),
+            "read_as": [kind, [(role, manifest.columns[role]) for role in text_roles(list(manifest.columns))]],
+            "rows": [split.side, manifest.threshold if split.side != "all" else 0, list(left_out)],
+            "chunk": [chunk.start, chunk.rows],
+        }
+        return f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.texts"
+
+    def on_machine(self, name: str) -> pa.Table | None:
+        """A chunk's candidates, if this machine has them whole."""
+        return KeptFolder(self.cache).read(name)
+
+    def keep_on_machine(self, name: str, table: pa.Table) -> None:
+        """Keeps a chunk's candidates on this machine, if there is room."""
+        KeptFolder(self.cache).write(name, table)
+
+    def with_candidates(self, manifest: Manifest, split: Split, index: int, rows: pa.Table) -> pa.Table:
+        """The rows of a fragment with a column `ROLE_candidates` beside each text.
+
+        Args:
+            manifest: Of the dataset.
+            split: The training rows.
+            index: Of the fragment.
+            rows: All that read_rows gives of it.
+
+        Raises:
+            InfrastructureError: A chunk is not there, or damaged; it is made anew before the next attempt.
+        """
+        chunks = list(chunks_of(split, {index}))
+        roles = text_roles(rows.column_names)
+        with ThreadPoolExecutor(_READERS) as pool:
+            parts = list(pool.map(lambda chunk: self._chunk(self.name(manifest, split, chunk), chunk.rows), chunks))
+        for role in roles:
+            found = pa.chunked_array([part for table in parts for part in table[role].chunks], CANDIDATES)
+            rows = rows.append_column(f"{role}_candidates", found)
+        return rows
+
+    def _chunk(self, name: str, rows: int) -> pa.Table:
+        found = self.on_machine(name)
+        if found is None or found.num_rows != rows:
+            found = self._fetched(name, rows)
+            self.keep_on_machine(name, found)
+        return found
+
+    def _fetched(self, name: str, rows: int) -> pa.Table:
+        """From the run's folder; what is damaged there is removed, so that it is found missing."""
+        uri = join(self.place, name)
+        hint = "it is made anew when the run goes on"
+        with reading(uri):
+            filesystem, path = resolve(uri)
+            try:
+                data = filesystem.cat_file(path)
+            except FileNotFoundError as error:
+                raise InfrastructureError("the translated texts are not there", param=uri, hint=hint) from error
+            table = from_bytes(pa.py_buffer(data))
+            if table is None or table.num_rows != rows:
+                filesystem.rm_file(path)
+                raise InfrastructureError("the translated texts were damaged", param=uri, hint=hint)
+        return table

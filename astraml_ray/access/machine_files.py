@@ -26,7 +26,7 @@ _FIELDS = (
 
 
 def guard_files(document: Mapping[str, Any], *, allowed: AllowedTargets) -> list[Problem]:
-    """Every dataset, model or lexicon of a job that lies on this machine, but for the folders that the operator allowed.
+    """Every dataset, model or lexicon of a job that lies on this machine, but for folders that the operator allowed.
 
     Args:
         document: A valid spec.

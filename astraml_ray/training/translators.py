@@ -21,14 +21,25 @@ from astraml_ray.spec.text_augmentation import BackTranslation
 from astraml_ray.training.memory import memory_errors
 from astraml_ray.training.models import MODEL_FILES, Blueprint, fetched, find_blueprint, load_config
 
-__all__ = ["FIELD", "Translator", "identity_of"]
+__all__ = ["FIELD", "SIDES", "Translator", "check_translators", "identity_of"]
 
 FIELD = "/augmentation/0"
 """Where the rule stands: it comes first."""
+SIDES = ("forward", "backward")
 _HINT = "check that config.json, the tokenizer's files and *.safetensors are there and whole"
 _MEMORY_HINT = "lower its batch_size or num_beams, or use a smaller model"
 Tell = Callable[[int, int], None]
 """Takes how many texts of how many are done."""
+
+
+def check_translators(rule: BackTranslation) -> None:
+    """Refuses models that are not there, or do not translate.
+
+    Raises:
+        ModelError: With its field.
+    """
+    for side in SIDES:
+        identity_of(rule, side)
 
 
 def identity_of(rule: BackTranslation, side: str) -> str:
@@ -216,7 +227,9 @@ def _speaks(tokenizer: Any, source: str, target: str) -> int:
     for known in (source, target):
         if known not in _languages(tokenizer):
             message = f"does not know the language {known!r}"
-            raise ModelError(message, hint="use the codes of its tokenizer; a model of one pair of languages takes none")
+            raise ModelError(
+                message, hint="use the codes of its tokenizer; a model of one pair of languages takes none"
+            )
     tokenizer.src_lang, tokenizer.tgt_lang = source, target
     by_code = getattr(tokenizer, "get_lang_id", tokenizer.convert_tokens_to_ids)
     return int(by_code(target))

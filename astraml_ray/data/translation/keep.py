@@ -1,4 +1,4 @@
-"""Where the translations of training texts are: by chunks of rows in a run's folder, and on each machine that uses them.
+"""Where the translations of training texts are: by chunks of rows in a run's folder, and on the machines that use it.
 
 A chunk's file is addressed by all that it follows from: the object's ETag, the rows, the models, the search.
 """

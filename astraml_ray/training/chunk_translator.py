@@ -1,0 +1,146 @@
+"""The actor that translates chunks of training rows, one after the other; its models are loaded once."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+from transformers.utils import logging as transformers_logging
+
+from astraml_ray.data.kept_files import to_bytes
+from astraml_ray.data.manifest import Manifest, Split
+from astraml_ray.data.masking import Masker
+from astraml_ray.data.rows import read_rows
+from astraml_ray.data.translation.candidates import text_roles, translated
+from astraml_ray.data.translation.keep import Chunk, TranslationKeep
+from astraml_ray.errors import AstraError
+from astraml_ray.spec import JobSpec
+from astraml_ray.spec.placement import Placement
+from astraml_ray.spec.text_augmentation import BackTranslation
+from astraml_ray.training.failures import classify
+from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.secrets import ValueOf, masked_error, masker_of
+from astraml_ray.training.translators import Translator
+from astraml_ray.training.worker import set_variables
+
+__all__ = ["ChunkTranslator", "Order"]
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be translated. Pickles.
+
+    Attributes:
+        manifest: Of the dataset.
+        split: The training rows.
+        keep: Where translations are kept.
+        rule: From the spec.
+        chunks: Those that are missing, in order.
+        spec: Of the run, for the environment of its workers.
+        placement: What the run's workers get, and each actor in the place of one.
+        channel: Takes progress: `rows` done, and texts that were `cut`.
+        secrets: Gives the values of the secrets that the spec names.
+    """
+
+    manifest: Manifest
+    split: Split
+    keep: TranslationKeep
+    rule: BackTranslation
+    chunks: tuple[Chunk, ...]
+    spec: JobSpec
+    placement: Placement
+    channel: Any = None
+    secrets: ValueOf | None = field(default=None, repr=False)
+
+
+class ChunkTranslator:
+    """Translates chunks of an order. What fails is returned, since Ray would hide its class."""
+
+    def __init__(self, order: Any) -> None:
+        """Nothing that may fail: an actor that fails here is started again and again."""
+        self._reference = order
+        self._order: Order | None = None
+        self._translator: Translator | None = None
+        self._fragment: tuple[int, pa.Table] | None = None
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
+        """Translates a chunk, or takes it from what this machine has, and puts it into the run's folder."""
+        masker = Masker({})
+        try:
+            if self._order is None:
+                self._order = ray.get(self._reference)
+            order = self._order
+            masker = masker_of(order.spec, order.secrets)
+            self._do(order, order.chunks[int(batch["chunk"][0])])
+        except Exception as error:
+            _LOG.exception("a chunk of rows was not translated")
+            return {"error": [pickle.dumps(classify(masked_error(error, masker)))]}
+        return {"error": [b""]}
+
+    @staticmethod
+    def error_of(row: Mapping[str, Any]) -> AstraError:
+        """The error that a call has returned."""
+        error: AstraError = pickle.loads(row["error"])  # made by __call__
+        return error
+
+    def _do(self, order: Order, chunk: Chunk) -> None:
+        name = order.keep.name(order.manifest, order.split, chunk)
+        found = order.keep.on_machine(name)
+        progress = _Progress(order.channel, chunk.rows)
+        if found is None or found.num_rows != chunk.rows:
+            rows = self._rows(order, chunk.fragment).slice(chunk.start, chunk.rows)
+            translator = self._loaded(order)
+            before = translator.cut
+            found = translated(rows, lambda texts: translator.candidates(texts, progress.of))
+            progress.cut = translator.cut - before
+            order.keep.keep_on_machine(name, found)
+        RunFolder(order.keep.place).write(name, to_bytes(found))
+        progress.end()
+
+    def _rows(self, order: Order, fragment: int) -> pa.Table:
+        """The texts of a fragment; its chunks follow each other."""
+        if self._fragment is None or self._fragment[0] != fragment:
+            rows = read_rows(order.manifest, order.split, fragment)
+            self._fragment = fragment, rows.select(text_roles(rows.column_names))
+        return self._fragment[1]
+
+    def _loaded(self, order: Order) -> Translator:
+        if self._translator is None:
+            set_variables(order.spec, order.secrets)
+            torch.set_num_threads(order.placement.threads)
+            transformers_logging.disable_progress_bar()
+            device = torch.device("cuda", 0) if order.placement.gpus_per_worker else torch.device("cpu")
+            self._translator = Translator(order.rule, device)
+        return self._translator
+
+
+class _Progress:
+    """Tells how many of a chunk's rows are done."""
+
+    def __init__(self, channel: Any, rows: int) -> None:
+        self.cut = 0
+        self._channel = channel
+        self._rows = rows
+        self._told = 0
+
+    def of(self, done: int, total: int) -> None:
+        """So many of the texts that are translated are done."""
+        rows = self._rows * done // total
+        if done < total and rows > self._told:
+            self._tell(rows - self._told, 0)
+
+    def end(self) -> None:
+        """The chunk is done."""
+        self._tell(self._rows - self._told, self.cut)
+
+    def _tell(self, rows: int, cut: int) -> None:
+        self._told += rows
+        ray.get(self._channel.push.remote([{"rows": rows, "cut": cut}]))

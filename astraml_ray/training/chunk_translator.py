@@ -1,4 +1,4 @@
-"""The actor that translates chunks of training rows, one after the other; its models are loaded once."""
+"""Translates chunks of training rows, one after the other, in an actor or here; the models are loaded once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from astraml_ray.training.secrets import ValueOf, masked_error, masker_of
 from astraml_ray.training.translators import Translator
 from astraml_ray.training.worker import set_variables
 
-__all__ = ["ChunkTranslator", "Order"]
+__all__ = ["ChunkTranslator", "ChunkWorker", "Order"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Order:
         chunks: Those that are missing, in order.
         spec: Of the run, for the environment of its workers.
         placement: What the run's workers get, and each actor in the place of one.
-        channel: Takes progress: `rows` done, and texts that were `cut`.
+        channel: Takes progress: `rows` done, and texts that were `cut`; None is nobody.
         secrets: Gives the values of the secrets that the spec names.
     """
 
@@ -61,25 +61,71 @@ class Order:
     secrets: ValueOf | None = field(default=None, repr=False)
 
 
-class ChunkTranslator:
-    """Translates chunks of an order. What fails is returned, since Ray would hide its class."""
+class ChunkWorker:
+    """Translates chunks of an order in this process."""
 
-    def __init__(self, order: Any) -> None:
-        """Nothing that may fail: an actor that fails here is started again and again."""
-        self._reference = order
-        self._order: Order | None = None
+    def __init__(self, order: Order) -> None:
+        self._order = order
         self._translator: Translator | None = None
         self._fragment: tuple[int, pa.Table] | None = None
 
+    def translate(self, chunk: Chunk) -> None:
+        """Translates a chunk, or takes it from what this machine has, and puts it into the run's folder.
+
+        Raises:
+            AstraError: It could not be done.
+        """
+        order = self._order
+        name = order.keep.name(order.manifest, order.split, chunk)
+        found = order.keep.on_machine(name)
+        progress = _Progress(order.channel, chunk.rows)
+        if found is None or found.num_rows != chunk.rows:
+            rows = self._rows(chunk.fragment).slice(chunk.start, chunk.rows)
+            translator = self._loaded()
+            before = translator.cut
+            found = translated(rows, lambda texts: translator.candidates(texts, progress.of))
+            progress.cut = translator.cut - before
+            order.keep.keep_on_machine(name, found)
+        RunFolder(order.keep.place).write(name, to_bytes(found))
+        progress.end()
+
+    def _rows(self, fragment: int) -> pa.Table:
+        """The texts of a fragment; its chunks follow each other."""
+        if self._fragment is None or self._fragment[0] != fragment:
+            rows = read_rows(self._order.manifest, self._order.split, fragment)
+            self._fragment = fragment, rows.select(text_roles(rows.column_names))
+        return self._fragment[1]
+
+    def _loaded(self) -> Translator:
+        if self._translator is None:
+            order = self._order
+            set_variables(order.spec, order.secrets)
+            torch.set_num_threads(order.placement.threads)
+            transformers_logging.disable_progress_bar()
+            device = torch.device("cuda", 0) if order.placement.gpus_per_worker else torch.device("cpu")
+            self._translator = Translator(order.rule, device)
+        return self._translator
+
+
+class ChunkTranslator:
+    """The actor. What fails is returned, since Ray would hide its class."""
+
+    def __init__(self, order: Any) -> None:
+        """Nothing that may fail: Ray has no good answer to an actor that cannot be made."""
+        self._reference = order
+        self._order: Order | None = None
+        self._worker: ChunkWorker | None = None
+
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Translates a chunk, or takes it from what this machine has, and puts it into the run's folder."""
+        """Translates a chunk by its number."""
         masker = Masker({})
         try:
             if self._order is None:
                 self._order = ray.get(self._reference)
             order = self._order
             masker = masker_of(order.spec, order.secrets)
-            self._do(order, order.chunks[int(batch["chunk"][0])])
+            self._worker = self._worker or ChunkWorker(order)
+            self._worker.translate(order.chunks[int(batch["chunk"][0])])
         except Exception as error:
             _LOG.exception("a chunk of rows was not translated")
             return {"error": [pickle.dumps(classify(masked_error(error, masker)))]}
@@ -91,39 +137,9 @@ class ChunkTranslator:
         error: AstraError = pickle.loads(row["error"])  # made by __call__
         return error
 
-    def _do(self, order: Order, chunk: Chunk) -> None:
-        name = order.keep.name(order.manifest, order.split, chunk)
-        found = order.keep.on_machine(name)
-        progress = _Progress(order.channel, chunk.rows)
-        if found is None or found.num_rows != chunk.rows:
-            rows = self._rows(order, chunk.fragment).slice(chunk.start, chunk.rows)
-            translator = self._loaded(order)
-            before = translator.cut
-            found = translated(rows, lambda texts: translator.candidates(texts, progress.of))
-            progress.cut = translator.cut - before
-            order.keep.keep_on_machine(name, found)
-        RunFolder(order.keep.place).write(name, to_bytes(found))
-        progress.end()
-
-    def _rows(self, order: Order, fragment: int) -> pa.Table:
-        """The texts of a fragment; its chunks follow each other."""
-        if self._fragment is None or self._fragment[0] != fragment:
-            rows = read_rows(order.manifest, order.split, fragment)
-            self._fragment = fragment, rows.select(text_roles(rows.column_names))
-        return self._fragment[1]
-
-    def _loaded(self, order: Order) -> Translator:
-        if self._translator is None:
-            set_variables(order.spec, order.secrets)
-            torch.set_num_threads(order.placement.threads)
-            transformers_logging.disable_progress_bar()
-            device = torch.device("cuda", 0) if order.placement.gpus_per_worker else torch.device("cpu")
-            self._translator = Translator(order.rule, device)
-        return self._translator
-
 
 class _Progress:
-    """Tells how many of a chunk's rows are done."""
+    """Tells how many of a chunk's rows are done, if there is somebody to tell."""
 
     def __init__(self, channel: Any, rows: int) -> None:
         self.cut = 0
@@ -143,4 +159,5 @@ class _Progress:
 
     def _tell(self, rows: int, cut: int) -> None:
         self._told += rows
-        ray.get(self._channel.push.remote([{"rows": rows, "cut": cut}]))
+        if self._channel is not None:
+            ray.get(self._channel.push.remote([{"rows": rows, "cut": cut}]))

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import ray
 import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from astraml_ray.data.translation.keep import chunks_of
+from astraml_ray.data.kept_files import to_bytes
+from astraml_ray.data.translation.keep import Chunk, TranslationKeep, chunks_of
 from astraml_ray.errors import AstraError, InfrastructureError, MemoryExhaustedError
 from astraml_ray.spec.placement import Placement
 from astraml_ray.spec.text_augmentation import BackTranslation
 from astraml_ray.training.attempt import Watcher, run_channel
-from astraml_ray.training.chunk_translator import ChunkTranslator, Order
+from astraml_ray.training.chunk_translator import ChunkTranslator, ChunkWorker, Order
 from astraml_ray.training.failures import classify
 from astraml_ray.training.orphans import is_alive, owned_by, wait_until, worker_of
 from astraml_ray.training.preparation import RunInputs
 from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.stop import Stop
 from astraml_ray.training.translations import TRANSLATIONS, rule_of, translation_keep, unchanged
 from astraml_ray.training.translators import FIELD
 
-__all__ = ["translate_rows"]
+__all__ = ["translate_here", "translate_rows"]
 
+_WRITERS = 8
 _POLL_S = 0.2
 _FIRST_LINE_S = 5.0
 _RAREST_LINE_S = 60.0
@@ -49,21 +54,60 @@ def translate_rows(inputs: RunInputs, placement: Placement, watcher: Watcher) ->
     rule = rule_of(inputs)
     if rule is None:
         return True
+    order = _order(inputs, rule, placement, watcher.stop)
+    if not order.chunks:
+        return True
+    if watcher.stop.is_set():
+        return False
+    total = order.split.total_rows
+    told = _Told(watcher, total=total, done=total - sum(chunk.rows for chunk in order.chunks))
+    told.begin(rule, placement, len(order.chunks))
+    with run_channel() as channel:
+        return _Stage(replace(order, channel=channel)).follow(told)
+
+
+def translate_here(inputs: RunInputs, placement: Placement) -> None:
+    """The same in this process: what a sweep's trial has that no other one has."""
+    rule = rule_of(inputs)
+    if rule is None:
+        return
+    order = _order(inputs, rule, placement, Stop())
+    worker = ChunkWorker(order)
+    for chunk in order.chunks:
+        worker.translate(chunk)
+
+
+def _order(inputs: RunInputs, rule: BackTranslation, placement: Placement, stop: Stop) -> Order:
+    """What is neither in the run's folder nor on this machine; what is on this machine is put into the folder.
+
+    Raises:
+        ModelError: Some is missing, and the models have changed.
+    """
     keep, split = translation_keep(inputs), inputs.manifest.splits["train"]
     assert keep is not None
     assert inputs.translations is not None
     there = set(RunFolder(inputs.translations).names(TRANSLATIONS))
-    missing = [chunk for chunk in chunks_of(split) if keep.name(inputs.manifest, split, chunk) not in there]
-    if not missing:
+    names = {chunk: keep.name(inputs.manifest, split, chunk) for chunk in chunks_of(split)}
+    missing = _not_on_machine({chunk: name for chunk, name in names.items() if name not in there}, keep, stop)
+    if missing:
+        unchanged(rule, inputs.translations)
+    return Order(inputs.manifest, split, keep, rule, tuple(missing), inputs.spec, placement, secrets=inputs.secrets)
+
+
+def _not_on_machine(wanted: Mapping[Chunk, str], keep: TranslationKeep, stop: Stop) -> list[Chunk]:
+    """Puts what this machine has into the run's folder; returns the chunks that it has not."""
+    folder = RunFolder(keep.place)
+
+    def there(item: tuple[Chunk, str]) -> bool:
+        chunk, name = item
+        found = None if stop.is_set() else keep.on_machine(name)
+        if found is None or found.num_rows != chunk.rows:
+            return False
+        folder.write(name, to_bytes(found))
         return True
-    unchanged(rule, inputs.translations)
-    told = _Told(watcher, total=split.total_rows, done=split.total_rows - sum(chunk.rows for chunk in missing))
-    told.begin(rule, placement, len(missing))
-    with run_channel() as channel:
-        order = Order(
-            inputs.manifest, split, keep, rule, tuple(missing), inputs.spec, placement, channel, inputs.secrets
-        )
-        return _Stage(order).follow(told)
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        return [chunk for chunk, taken in zip(wanted, pool.map(there, wanted.items()), strict=True) if not taken]
 
 
 class _Told:
@@ -73,7 +117,7 @@ class _Told:
         self.stop = watcher.stop
         self._watcher = watcher
         self._total = total
-        self._done = done
+        self._done = self._said = done
         self._pause = _FIRST_LINE_S
         self._next = time.monotonic() + self._pause
         self._cut = 0
@@ -90,7 +134,8 @@ class _Told:
     def add(self, records: Sequence[dict[str, Any]]) -> None:
         self._done += sum(record["rows"] for record in records)
         self._cut += sum(record["cut"] for record in records)
-        if time.monotonic() >= self._next and self._done < self._total:
+        if time.monotonic() >= self._next and self._said < self._done < self._total:
+            self._said = self._done
             self._pause = min(_RAREST_LINE_S, 2 * self._pause)
             self._next = time.monotonic() + self._pause
             self._tell("translating", f"translated {self._done:,} of {self._total:,} rows")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 
-__all__ = ["CANDIDATES", "Translate", "candidates_of", "text_roles", "translated"]
+__all__ = ["CANDIDATES", "Translate", "beside", "candidates_of", "text_roles", "translated"]
 
 Translate = Callable[[list[str]], list[list[str]]]
 """From texts to what came back of each."""
@@ -35,6 +35,13 @@ def translated(rows: pa.Table, translate: Translate) -> pa.Table:
     found = candidates_of(texts, translate)
     count = rows.num_rows
     return pa.table({role: pa.array(found[i * count : (i + 1) * count], CANDIDATES) for i, role in enumerate(roles)})
+
+
+def beside(rows: pa.Table, found: pa.Table) -> pa.Table:
+    """Rows with the candidates of each text, as translated gives them, in a column `ROLE_candidates`."""
+    for role in text_roles(rows.column_names):
+        rows = rows.append_column(f"{role}_candidates", found[role])
+    return rows
 
 
 def candidates_of(texts: Sequence[str], translate: Translate) -> list[list[str]]:

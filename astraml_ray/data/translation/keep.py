@@ -18,7 +18,7 @@ from astraml_ray.data.formats import sources_of, unplaced
 from astraml_ray.data.kept_files import KeptFolder, from_bytes
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.storage.objects import join, reading, resolve
-from astraml_ray.data.translation.candidates import CANDIDATES, text_roles
+from astraml_ray.data.translation.candidates import CANDIDATES, beside, text_roles
 from astraml_ray.errors import InfrastructureError
 from astraml_ray.spec.text_augmentation import BackTranslation
 
@@ -117,13 +117,10 @@ class TranslationKeep:
             InfrastructureError: A chunk is not there, or damaged; it is made anew before the next attempt.
         """
         chunks = list(chunks_of(split, {index}))
-        roles = text_roles(rows.column_names)
         with ThreadPoolExecutor(_READERS) as pool:
             parts = list(pool.map(lambda chunk: self._chunk(self.name(manifest, split, chunk), chunk.rows), chunks))
-        for role in roles:
-            found = pa.chunked_array([part for table in parts for part in table[role].chunks], CANDIDATES)
-            rows = rows.append_column(f"{role}_candidates", found)
-        return rows
+        empty = pa.schema([(role, CANDIDATES) for role in text_roles(rows.column_names)]).empty_table()
+        return beside(rows, pa.concat_tables([empty, *parts]))
 
     def _chunk(self, name: str, rows: int) -> pa.Table:
         found = self.on_machine(name)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
-__all__ = ["SYNONYMS", "lexicon_texts", "train_translators"]
+__all__ = ["SYNONYMS", "back_of", "lexicon_texts", "train_translators", "write_lexicon_dataset"]
 
 SYNONYMS = {"big": ("large", "huge"), "fast": ("quick", "swift"), "old": ("ancient", "aged"), "house": ("home", "home")}
 """What each word comes back as, by either of the two words that the made-up language has for it."""
@@ -24,6 +26,22 @@ def lexicon_texts(count: int, *, seed: int, longest: int = _LONGEST) -> list[str
     rng = random.Random(seed)
     words = [*SYNONYMS, *_SAME]
     return [" ".join(rng.choices(words, k=rng.randint(1, longest))) for _ in range(count)]
+
+
+def back_of(text: str) -> set[str]:
+    """What a text comes back as, without itself."""
+    return {_home(" ".join(f"{manner}-{word}" for word in text.split())) for manner in "ab"} - {text}
+
+
+def write_lexicon_dataset(folder: Path, *, rows: int, group: int, validation: bool = True) -> Path:
+    """Texts with the class of what they are of, as Parquet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count, seed in (("train", rows, 4), ("validation", 40, 5)):
+        if name == "train" or validation:
+            texts = lexicon_texts(count, seed=seed)
+            table = pa.table({"text": texts, "label": ["dog" if "dog" in text else "none" for text in texts]})
+            pq.write_table(table, folder / f"{name}.parquet", row_group_size=group)
+    return folder
 
 
 def train_translators(folder: Path) -> tuple[Path, Path]:
@@ -68,6 +86,8 @@ def _train(pairs: list[tuple[str, str]], folder: Path) -> Path:
             forced_bos_token_id=None,
         )
     )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more of them would only wait for each other
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     for step in range(_STEPS):
         batch = [pairs[(step * 64 + i) % len(pairs)] for i in range(64)]
@@ -83,6 +103,7 @@ def _train(pairs: list[tuple[str, str]], folder: Path) -> Path:
         optimizer.zero_grad()
         for group in optimizer.param_groups:
             group["lr"] = 4e-3 * (1 - step / _STEPS)
+    torch.set_num_threads(threads)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

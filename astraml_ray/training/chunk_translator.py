@@ -6,6 +6,7 @@ import logging
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -43,7 +44,7 @@ class Order:
         split: The training rows.
         keep: Where translations are kept.
         rule: From the spec.
-        chunks: Those that are missing, in order.
+        chunks: Those that are missing, in order, with the names of their files.
         spec: Of the run, for the environment of its workers.
         placement: What the run's workers get, and each actor in the place of one.
         channel: Takes progress: `rows` done, and texts that were `cut`; None is nobody.
@@ -54,7 +55,7 @@ class Order:
     split: Split
     keep: TranslationKeep
     rule: BackTranslation
-    chunks: tuple[Chunk, ...]
+    chunks: Mapping[Chunk, str]
     spec: JobSpec
     placement: Placement
     channel: Any = None
@@ -69,14 +70,13 @@ class ChunkWorker:
         self._translator: Translator | None = None
         self._fragment: tuple[int, pa.Table] | None = None
 
-    def translate(self, chunk: Chunk) -> None:
+    def translate(self, chunk: Chunk, name: str) -> None:
         """Translates a chunk, or takes it from what this machine has, and puts it into the run's folder.
 
         Raises:
             AstraError: It could not be done.
         """
         order = self._order
-        name = order.keep.name(order.manifest, order.split, chunk)
         found = order.keep.on_machine(name)
         progress = _Progress(order.channel, chunk.rows)
         if found is None or found.num_rows != chunk.rows:
@@ -117,7 +117,7 @@ class ChunkTranslator:
         self._worker: ChunkWorker | None = None
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, list[Any]]:
-        """Translates a chunk by its number."""
+        """Translates some chunks that follow each other, by their numbers."""
         masker = Masker({})
         try:
             if self._order is None:
@@ -125,9 +125,11 @@ class ChunkTranslator:
             order = self._order
             masker = masker_of(order.spec, order.secrets)
             self._worker = self._worker or ChunkWorker(order)
-            self._worker.translate(order.chunks[int(batch["chunk"][0])])
+            start, count = int(batch["start"][0]), int(batch["count"][0])
+            for chunk, name in islice(order.chunks.items(), start, start + count):
+                self._worker.translate(chunk, name)
         except Exception as error:
-            _LOG.exception("a chunk of rows was not translated")
+            _LOG.exception("rows were not translated")
             return {"error": [pickle.dumps(classify(masked_error(error, masker)))]}
         return {"error": [b""]}
 

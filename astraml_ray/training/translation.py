@@ -13,7 +13,7 @@ import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from astraml_ray.data.kept_files import to_bytes
-from astraml_ray.data.translation.keep import Chunk, TranslationKeep, chunks_of
+from astraml_ray.data.translation.keep import Chunk, TranslationKeep
 from astraml_ray.errors import AstraError, InfrastructureError, MemoryExhaustedError
 from astraml_ray.spec.placement import Placement
 from astraml_ray.spec.text_augmentation import BackTranslation
@@ -30,6 +30,7 @@ from astraml_ray.training.translators import FIELD
 __all__ = ["translate_here", "translate_rows"]
 
 _WRITERS = 8
+_MOST_TASKS = 2000
 _POLL_S = 0.2
 _FIRST_LINE_S = 5.0
 _RAREST_LINE_S = 60.0
@@ -73,8 +74,8 @@ def translate_here(inputs: RunInputs, placement: Placement) -> None:
         return
     order = _order(inputs, rule, placement, Stop())
     worker = ChunkWorker(order)
-    for chunk in order.chunks:
-        worker.translate(chunk)
+    for chunk, name in order.chunks.items():
+        worker.translate(chunk, name)
 
 
 def _order(inputs: RunInputs, rule: BackTranslation, placement: Placement, stop: Stop) -> Order:
@@ -87,14 +88,14 @@ def _order(inputs: RunInputs, rule: BackTranslation, placement: Placement, stop:
     assert keep is not None
     assert inputs.translations is not None
     there = set(RunFolder(inputs.translations).names(TRANSLATIONS))
-    names = {chunk: keep.name(inputs.manifest, split, chunk) for chunk in chunks_of(split)}
+    names = keep.named(inputs.manifest, split)
     missing = _not_on_machine({chunk: name for chunk, name in names.items() if name not in there}, keep, stop)
     if missing:
         unchanged(rule, inputs.translations)
-    return Order(inputs.manifest, split, keep, rule, tuple(missing), inputs.spec, placement, secrets=inputs.secrets)
+    return Order(inputs.manifest, split, keep, rule, missing, inputs.spec, placement, secrets=inputs.secrets)
 
 
-def _not_on_machine(wanted: Mapping[Chunk, str], keep: TranslationKeep, stop: Stop) -> list[Chunk]:
+def _not_on_machine(wanted: Mapping[Chunk, str], keep: TranslationKeep, stop: Stop) -> dict[Chunk, str]:
     """Puts what this machine has into the run's folder; returns the chunks that it has not."""
     folder = RunFolder(keep.place)
 
@@ -107,7 +108,8 @@ def _not_on_machine(wanted: Mapping[Chunk, str], keep: TranslationKeep, stop: St
         return True
 
     with ThreadPoolExecutor(_WRITERS) as pool:
-        return [chunk for chunk, taken in zip(wanted, pool.map(there, wanted.items()), strict=True) if not taken]
+        taken = pool.map(there, wanted.items())
+        return {chunk: name for (chunk, name), found in zip(wanted.items(), taken, strict=True) if not found}
 
 
 class _Told:
@@ -193,9 +195,13 @@ class TranslationRun:
     def run(self, order: Order) -> AstraError | None:
         """Translates every chunk of an order; returns what failed first."""
         shared, count, placement = ray.put(order), len(order.chunks), order.placement
+        several = -(-count // _MOST_TASKS)
+        starts = range(0, count, several)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        tasks = ray.data.from_items([{"chunk": index} for index in range(count)], override_num_blocks=count)
+        tasks = ray.data.from_items(
+            [{"start": start, "count": several} for start in starts], override_num_blocks=len(starts)
+        )
         gpus = {"num_gpus": placement.gpus_per_worker} if placement.gpus_per_worker else {}
         done = tasks.map_batches(
             ChunkTranslator,

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,17 +87,16 @@ class Translator:
     _sides: dict[str, _Side] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Loads the models.
+        """Loads the models; one that is named twice, once.
 
         Raises:
             ModelError: One cannot be loaded, or does not know a language.
             MemoryExhaustedError: They do not fit into memory.
         """
-        rule = self.rule
-        there = _Side.load(rule, "forward", self.device)
-        back = there.again("backward") if rule.backward == rule.forward else _Side.load(rule, "backward", self.device)
-        self._sides = {"forward": there, "backward": back}
-        self._rows = rule.batch_size
+        both = [SIDES] if self.rule.forward == self.rule.backward else [(side,) for side in SIDES]
+        for names in both:
+            self._sides |= _Side.load(self.rule, names, self.device)
+        self._rows = self.rule.batch_size
 
     def candidates(self, texts: list[str], tell: Tell = lambda done, total: None) -> list[list[str]]:
         """What came back of each text, the best first.
@@ -157,12 +156,12 @@ class _Side:
     begins_with: int | None
 
     @classmethod
-    def load(cls, rule: BackTranslation, name: str, device: torch.device) -> _Side:
-        where, uri = f"{FIELD}/{name}", getattr(rule, name)
+    def load(cls, rule: BackTranslation, names: Sequence[str], device: torch.device) -> dict[str, _Side]:
+        """The directions of one model; each has a tokenizer, since that has a language set."""
+        where, uri = f"{FIELD}/{names[0]}", getattr(rule, names[0])
         with _about(where, uri), fetched(_blueprint(uri)) as location:
             config = AutoConfig.from_pretrained(location, trust_remote_code=False)
             _check_kind(config)
-            tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
             with memory_errors(lambda: "the model did not fit into memory", param="/model"):
                 model, report = AutoModelForSeq2SeqLM.from_pretrained(
                     location,
@@ -175,12 +174,10 @@ class _Side:
                 model = model.to(device).eval()
             if report["missing_keys"]:
                 raise ModelError(f"its weights lack {min(report['missing_keys'])}", hint=_HINT)
-            return cls._of(rule, name, model, tokenizer)
-
-    def again(self, name: str) -> _Side:
-        """The same model in the other direction."""
-        with _about(f"{FIELD}/{name}", getattr(self.rule, name)):
-            return self._of(self.rule, name, self.model, copy.deepcopy(self.tokenizer))
+            return {
+                name: cls._of(rule, name, model, AutoTokenizer.from_pretrained(location, trust_remote_code=False))
+                for name in names
+            }
 
     @classmethod
     def _of(cls, rule: BackTranslation, name: str, model: Any, tokenizer: Any) -> _Side:

@@ -31,12 +31,13 @@ from astraml_ray.data.translation.candidates import candidates_of
 from astraml_ray.data.translation.keep import Chunk, chunks_of
 from astraml_ray.errors import InfrastructureError, MemoryExhaustedError, ModelError, RunStopped, SpecError
 from astraml_ray.settings import load_settings
+from astraml_ray.spec.augmentation import back_translation_of
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.placement import Placement
 from astraml_ray.spec.text_augmentation import BackTranslation
 from astraml_ray.training import runner
 from astraml_ray.training.chunk_translator import ChunkWorker
-from astraml_ray.training.preparation import RunInputs, prepare
+from astraml_ray.training.preparation import RunInputs, prepare, store_inputs
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.runner import Watcher, run_attempts
 from astraml_ray.training.stop import Stop
@@ -44,6 +45,10 @@ from astraml_ray.training.translation import translate_here, translate_rows
 from astraml_ray.training.translations import translation_keep
 from astraml_ray.training.translators import Translator, check_translators, identity_of
 from astraml_ray.training.worker import split_reader
+from astraml_ray.tuning import sweep
+from astraml_ray.tuning.session import Session
+from astraml_ray.tuning.sweep import prepare_sweep
+from astraml_ray.tuning.trials import goal_of, trial_inputs
 from tests.translation import back_of, lexicon_texts, write_lexicon_dataset
 
 PLACEMENT = Placement(1, 0, 1.0, 1)
@@ -265,7 +270,9 @@ def test_what_is_damaged_is_read_from_the_run_or_made_anew(
         texts_by_position(split_reader(again, "train", 1), epochs=1)
     made: list[Chunk] = []
     real = ChunkWorker.translate
-    monkeypatch.setattr(ChunkWorker, "translate", lambda worker, chunk: (made.append(chunk), real(worker, chunk)))
+    monkeypatch.setattr(
+        ChunkWorker, "translate", lambda worker, chunk, name: (made.append(chunk), real(worker, chunk, name))
+    )
     translate_here(again, PLACEMENT)
     assert len(made) == 1
     assert texts_by_position(split_reader(again, "train", 1), epochs=1) == expected
@@ -492,3 +499,39 @@ def test_nothing_is_said_on_the_console(translators: tuple[Path, Path]) -> None:
     finally:
         logger.removeHandler(handler)
     assert said == ["heard"]
+
+
+def test_a_sweep_translates_for_every_choice_and_a_trial_what_is_still_missing(
+    translators: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ASTRAML_CACHE", str(tmp_path / "cache"))
+    data = write_lexicon_dataset(tmp_path / "d", rows=60, group=60)
+    rules = [rule_of(translators, candidates=count).model_dump(mode="json") for count in (1, 2)]
+    document = job(data, rule_of(translators))
+    document["hyperparams"] |= {"epochs": 1, "eval_every": "1 epochs"}
+    document["sweep"] = {"parameters": {"augmentation": {"choice": ["none", [rules[0]], [rules[1]]]}}}
+    spec = parse_spec(document)
+    inputs = replace(prepare_sweep(spec, load_settings())[0], translations=str(tmp_path / "sweep"))
+    asked: list[tuple[int | None, int]] = []
+
+    def translate(variant: RunInputs, placement: Placement, watcher: Watcher) -> bool:
+        found = back_translation_of(variant.spec.augmentation)
+        asked.append((found and found.candidates, placement.workers))
+        assert variant.translations == str(tmp_path / "sweep")
+        return len(asked) < 3
+
+    monkeypatch.setattr(sweep, "translate_rows", translate)
+    with pytest.raises(RunStopped, match="before the first trial"):
+        sweep._translate(inputs, spec.canonical(), Placement(4, 0, 1.0, 1), Watcher(print, Stop()))
+    assert asked == [(None, 4), (1, 4), (2, 4)]
+
+    values = {"augmentation": [rules[0]]}
+    trial = trial_inputs(inputs, spec.canonical(), values, goal_of(spec), load_settings())
+    assert trial.translations == inputs.translations
+    folder = RunFolder(str(tmp_path / "sweep" / "trials" / "t0000"))
+    store_inputs(trial, folder)
+    session = Session(trial, folder, "validation/loss", threads=1, ship=lambda lines: None)
+    kinds = [session.next(60.0).kind for _ in range(2)]
+    session.end()
+    assert kinds == ["evaluation", "finished"]
+    assert len(list((tmp_path / "sweep" / "translations").glob("*.texts"))) == 1

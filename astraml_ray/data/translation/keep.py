@@ -81,20 +81,30 @@ class TranslationKeep:
     cache: Path
     recipe: str
 
-    def name(self, manifest: Manifest, split: Split, chunk: Chunk) -> str:
-        """The name of a chunk's file."""
-        fragment = split.fragments[chunk.fragment]
+    def named(self, manifest: Manifest, split: Split, fragments: Collection[int] | None = None) -> dict[Chunk, str]:
+        """The chunks of a split, or of some of its fragments, in order, each with the name of its file."""
+        digests: dict[int, str] = {}
+        found = {}
+        for chunk in chunks_of(split, fragments):
+            if chunk.fragment not in digests:
+                digests = {chunk.fragment: self._digest(manifest, split, chunk.fragment)}
+            key = f"{digests[chunk.fragment]} {chunk.start} {chunk.rows}"
+            found[chunk] = f"{hashlib.sha256(key.encode()).hexdigest()}.texts"
+        return found
+
+    def _digest(self, manifest: Manifest, split: Split, index: int) -> str:
+        """Of all that a fragment's translations follow from."""
+        fragment = split.fragments[index]
         kind = manifest.formats[fragment.source]
-        left_out = split.left_out[chunk.fragment] if split.left_out else ()
+        left_out = split.left_out[index] if split.left_out else ()
         key = {
             "recipe": self.recipe,
             "objects": [asdict(info) for info in sources_of(manifest.objects, fragment, kind)],
             "fragment": asdict(unplaced(fragment, kind)),
             "read_as": [kind, [(role, manifest.columns[role]) for role in text_roles(list(manifest.columns))]],
-            "rows": [split.side, manifest.threshold if split.side != "all" else 0, list(left_out)],
-            "chunk": [chunk.start, chunk.rows],
+            "rows": [split.side, manifest.threshold if split.side != "all" else 0, split.rows[index], list(left_out)],
         }
-        return f"{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()}.texts"
+        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
 
     def on_machine(self, name: str) -> pa.Table | None:
         """A chunk's candidates, if this machine has them whole."""
@@ -116,9 +126,9 @@ class TranslationKeep:
         Raises:
             InfrastructureError: A chunk is not there, or damaged; it is made anew before the next attempt.
         """
-        chunks = list(chunks_of(split, {index}))
+        names = self.named(manifest, split, {index})
         with ThreadPoolExecutor(_READERS) as pool:
-            parts = list(pool.map(lambda chunk: self._chunk(self.name(manifest, split, chunk), chunk.rows), chunks))
+            parts = list(pool.map(lambda item: self._chunk(item[1], item[0].rows), names.items()))
         empty = pa.schema([(role, CANDIDATES) for role in text_roles(rows.column_names)]).empty_table()
         return beside(rows, pa.concat_tables([empty, *parts]))
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 from astraml_ray.data.storage.objects import join, list_objects, reading, resolve
 from astraml_ray.errors import AstraError, DataError, MemoryExhaustedError, ModelError
@@ -58,7 +59,7 @@ def identity_of(rule: BackTranslation, side: str) -> str:
         place = blueprint.location or ""
         if not place.startswith("s3://") and not Path(place).is_dir():
             config = load_config(blueprint)
-            _check_kind(config)
+            _check_kind(config.model_type)
             return f"{place}@{getattr(config, '_commit_hash', None) or 'main'}"
         objects = [info for info in list_objects(place) if info.uri.endswith(MODEL_FILES)]
         if not any(info.uri.endswith(".safetensors") for info in objects):
@@ -66,7 +67,7 @@ def identity_of(rule: BackTranslation, side: str) -> str:
         with reading(place):
             filesystem, path = resolve(join(place, "config.json"))
             fields = json.loads(filesystem.cat_file(path))
-        _check_kind(AutoConfig.for_model(fields.pop("model_type", ""), **fields))
+        _check_kind(fields.get("model_type"))
         files = sorted((info.uri.rsplit("/", 1)[-1], info.size, info.etag) for info in objects)
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
@@ -161,7 +162,7 @@ class _Side:
         where, uri = f"{FIELD}/{names[0]}", getattr(rule, names[0])
         with _about(where, uri), fetched(_blueprint(uri)) as location:
             config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-            _check_kind(config)
+            _check_kind(config.model_type)
             with memory_errors(lambda: "the model did not fit into memory", param="/model"):
                 model, report = AutoModelForSeq2SeqLM.from_pretrained(
                     location,
@@ -242,10 +243,10 @@ def _blueprint(name: str) -> Blueprint:
     return find_blueprint(ModelSpec(name=name, init="pretrained"))
 
 
-def _check_kind(config: Any) -> None:
-    if type(config) not in AutoModelForSeq2SeqLM._model_mapping:
-        hint = "give a sequence-to-sequence model of transformers: MarianMT, T5, M2M, BART ..."
-        raise ModelError(f"{config.model_type} models do not translate", hint=hint)
+def _check_kind(model_type: str | None) -> None:
+    if model_type not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        hint = "give a sequence-to-sequence model of transformers: MarianMT, T5, M2M, BART ...; other code is not run"
+        raise ModelError(f"{model_type or 'nameless'} models do not translate", hint=hint)
 
 
 @contextlib.contextmanager

@@ -410,18 +410,27 @@ def test_tasks_that_have_none(task: str, message: str) -> None:
         parse_spec({"dataset": "d", "model": "m", "task": task, "augmentation": [rule]})
 
 
-@pytest.mark.parametrize("fault", ["gone", "no config", "other kind", "no weights", "old weights", "broken", "lacking"])
+FAULTS = ["gone", "no config", "no json", "other kind", "own code", "no weights", "old weights", "broken", "lacking"]
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_models_that_are_refused(fault: str, translators: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(translators[1], folder)
     weights = folder / "model.safetensors"
-    early = fault in ("gone", "no config", "other kind", "no weights", "old weights")
+    early = fault not in ("broken", "lacking")
     if fault == "gone":
         shutil.rmtree(folder)
     elif fault == "no config":
         (folder / "config.json").unlink()
     elif fault == "other kind":
         (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    elif fault == "own code":
+        own = {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config", "AutoModelForSeq2SeqLM": "mine.Model"}}
+        (folder / "config.json").write_text(json.dumps(own))
+        (folder / "mine.py").write_text("raise SystemExit('it was run')")
+    elif fault == "no json":
+        (folder / "config.json").write_text("{")
     elif fault == "no weights":
         weights.unlink()
     elif fault == "old weights":

@@ -7,7 +7,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,32 +72,31 @@ def identity_of(rule: BackTranslation, side: str) -> str:
         return hashlib.sha256(json.dumps(files).encode()).hexdigest()
 
 
-@dataclass
 class Translator:
     """Both models on a device. Greedy or beam search, so that what comes out follows from the texts and the models.
 
     Attributes:
-        rule: From the spec.
-        device: Where the models are.
         cut: How many texts were too long so far.
     """
 
-    rule: BackTranslation
-    device: torch.device
-    cut: int = 0
-    _sides: dict[str, _Side] = field(default_factory=dict, repr=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, rule: BackTranslation, device: torch.device) -> None:
         """Loads the models; one that is named twice, once.
+
+        Args:
+            rule: From the spec.
+            device: Where they are to be.
 
         Raises:
             ModelError: One cannot be loaded, or does not know a language.
             MemoryExhaustedError: They do not fit into memory.
         """
-        both = [SIDES] if self.rule.forward == self.rule.backward else [(side,) for side in SIDES]
-        for names in both:
-            self._sides |= _Side.load(self.rule, names, self.device)
-        self._rows = self.rule.batch_size
+        self.cut = 0
+        self._rule = rule
+        self._device = device
+        self._rows = rule.batch_size
+        self._sides: dict[str, _Side] = {}
+        for names in [SIDES] if rule.forward == rule.backward else [(side,) for side in SIDES]:
+            self._sides |= _Side.load(rule, names, device)
 
     def candidates(self, texts: list[str], tell: Tell = lambda done, total: None) -> list[list[str]]:
         """What came back of each text, the best first.
@@ -111,10 +110,10 @@ class Translator:
         """
         found: list[list[str]] = []
         while len(found) < len(texts):
-            batch = texts[len(found) : len(found) + self.rule.batch_size]
+            batch = texts[len(found) : len(found) + self._rule.batch_size]
             pivots = [
                 list(dict.fromkeys(one for one in several if one.strip()))
-                for several in self._translated("forward", batch, self.rule.candidates)
+                for several in self._translated("forward", batch, self._rule.candidates)
             ]
             wanted = sorted({one for several in pivots for one in several}, key=lambda text: (-len(text), text))
             by_pivot = dict(zip(wanted, self._translated("backward", wanted, 1), strict=True))
@@ -136,7 +135,7 @@ class Translator:
                     error.param, error.hint = f"{FIELD}/{name}", _MEMORY_HINT
                     raise
                 self._rows = max(1, min(self._rows, len(batch)) // 2)
-                if self.device.type == "cuda":
+                if self._device.type == "cuda":
                     torch.cuda.empty_cache()
                 continue
             self.cut += cut if name == "forward" else 0

@@ -129,8 +129,9 @@ class ChunkTranslator:
             for chunk, name in islice(order.chunks.items(), start, start + count):
                 self._worker.translate(chunk, name)
         except Exception as error:
-            _LOG.exception("rows were not translated")
-            return {"error": [pickle.dumps(classify(masked_error(error, masker)))]}
+            told = classify(masked_error(error, masker))
+            _LOG.error("rows were not translated: %s", told)
+            return {"error": [pickle.dumps(told)]}
         return {"error": [b""]}
 
     @staticmethod

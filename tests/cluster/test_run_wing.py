@@ -219,7 +219,7 @@ def test_texts_are_translated_before_the_first_step_and_once(
     cores: int | None, translators: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Stopped in the middle, and then an actor is killed: what is done is not done again, and every row has its own."""
-    inputs, folder = translating(translators, tmp_path, rows=2560), RunFolder(str(tmp_path / "run"))
+    inputs, folder = translating(translators, tmp_path, rows=1536), RunFolder(str(tmp_path / "run"))
 
     def chunks() -> int:
         return len(list((tmp_path / "run" / "translations").glob("*.texts")))
@@ -231,19 +231,19 @@ def test_texts_are_translated_before_the_first_step_and_once(
     assert_nothing_is_left()
     assert [event["event"] for event in run.events][:2] == ["attempt_started", "translating"]
     done = chunks()
-    assert 0 < done < 11
+    assert 0 < done < 7
 
     run = Followed(folder)
     when(lambda: bool(of_ours("MapWorker")), lambda: os.kill(of_ours("MapWorker")[0], signal.SIGKILL))
     result = run.run(inputs, cores)
-    assert (result["status"], result["steps"], result["attempts"]) == ("succeeded", 10, 2)
+    assert (result["status"], result["steps"], result["attempts"]) == ("succeeded", 6, 2)
     assert_nothing_is_left()
     names = [event["event"] for event in run.events if event["event"] != "translating"]
     assert names == ["attempt_started", "attempt_failed", "attempt_started", "translated"]
     first, failed = (next(e for e in run.events if e["event"] == name) for name in ("translating", "attempt_failed"))
     assert first["rows"] > 0
     assert failed["message"].startswith("the translation: ")
-    assert chunks() == 11
+    assert chunks() == 7
     reader = split_reader(replace(inputs, translations=folder.uri), "train", 1)
     (block,) = run_blocks(reader.split.rows, reader.split.sizes, seed=0, epochs=1)
     table, _ = rows_of_block(reader.manifest, reader.split, block, None, reader.translations)

@@ -14,7 +14,7 @@ import ray
 import torch
 from transformers.utils import logging as transformers_logging
 
-from astraml_ray.data.kept_files import to_bytes
+from astraml_ray.data.keep import to_bytes
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.rows import read_rows

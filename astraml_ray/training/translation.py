@@ -12,7 +12,7 @@ import ray
 import ray.data
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from astraml_ray.data.kept_files import to_bytes
+from astraml_ray.data.keep import to_bytes
 from astraml_ray.data.translation.keep import Chunk, TranslationKeep
 from astraml_ray.errors import AstraError, InfrastructureError, MemoryExhaustedError
 from astraml_ray.spec.placement import Placement

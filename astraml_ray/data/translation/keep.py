@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from astraml_ray.data.formats import sources_of, unplaced
-from astraml_ray.data.kept_files import KeptFolder, from_bytes
+from astraml_ray.data.keep import Keep, from_bytes
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.storage.objects import join, reading, resolve
 from astraml_ray.data.translation.candidates import CANDIDATES, beside, text_roles
@@ -26,6 +26,7 @@ __all__ = ["CHUNK_ROWS", "Chunk", "TranslationKeep", "chunks_of", "recipe_of"]
 
 CHUNK_ROWS = 256
 _READERS = 8
+_SUFFIX = ".texts"
 _VERSION = 1
 _UNSEEN = frozenset({"type", "probability", "batch_size", "forward", "backward"})
 """Fields that a translation does not follow from; models count by what they are, not by where they lie."""
@@ -89,7 +90,7 @@ class TranslationKeep:
             if chunk.fragment not in digests:
                 digests = {chunk.fragment: self._digest(manifest, split, chunk.fragment)}
             key = f"{digests[chunk.fragment]} {chunk.start} {chunk.rows}"
-            found[chunk] = f"{hashlib.sha256(key.encode()).hexdigest()}.texts"
+            found[chunk] = f"{hashlib.sha256(key.encode()).hexdigest()}{_SUFFIX}"
         return found
 
     def _digest(self, manifest: Manifest, split: Split, index: int) -> str:
@@ -108,11 +109,11 @@ class TranslationKeep:
 
     def on_machine(self, name: str) -> pa.Table | None:
         """A chunk's candidates, if this machine has them whole."""
-        return KeptFolder(self.cache).read(name)
+        return self._machine.get(name.removesuffix(_SUFFIX))
 
     def keep_on_machine(self, name: str, table: pa.Table) -> None:
         """Keeps a chunk's candidates on this machine, if there is room."""
-        KeptFolder(self.cache).write(name, table)
+        self._machine.put(name.removesuffix(_SUFFIX), table)
 
     def with_candidates(self, manifest: Manifest, split: Split, index: int, rows: pa.Table) -> pa.Table:
         """The rows of a fragment with a column `ROLE_candidates` beside each text.
@@ -131,6 +132,10 @@ class TranslationKeep:
             parts = list(pool.map(lambda item: self._chunk(item[1], item[0].rows), names.items()))
         empty = pa.schema([(role, CANDIDATES) for role in text_roles(rows.column_names)]).empty_table()
         return beside(rows, pa.concat_tables([empty, *parts]))
+
+    @property
+    def _machine(self) -> Keep:
+        return Keep(self.cache, _SUFFIX.removeprefix("."))
 
     def _chunk(self, name: str, rows: int) -> pa.Table:
         found = self.on_machine(name)

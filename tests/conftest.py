@@ -66,6 +66,14 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def translators(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folders of two models that translate some words there and back; see tests/translation.py."""
+    from tests.translation import train_translators  # torch takes seconds, and most tests need none
+
+    return train_translators(tmp_path_factory.mktemp("translators"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from astraml_ray.access.fields import lookup
@@ -13,6 +13,8 @@ from astraml_ray.errors import Problem
 
 __all__ = ["guard_files"]
 
+_AUGMENTATION = {"forward": "model", "backward": "model", "lexicon": "dataset"}
+"""Fields of an augmentation that name files, and what those are like."""
 _REMOTE = re.compile(r"(?:s3a?|gs|gcs|az|abfss?|https?)://", re.IGNORECASE)
 _FIELDS = (
     ("dataset", "path"),
@@ -24,7 +26,7 @@ _FIELDS = (
 
 
 def guard_files(document: Mapping[str, Any], *, allowed: AllowedTargets) -> list[Problem]:
-    """Every dataset or model of a job that lies on this machine, but for the folders that the operator allowed.
+    """Every dataset, model or lexicon of a job that lies on this machine, but for folders that the operator allowed.
 
     Args:
         document: A valid spec.
@@ -33,19 +35,28 @@ def guard_files(document: Mapping[str, Any], *, allowed: AllowedTargets) -> list
     message = "is on the service's machine, which only jobs of org_admins read"
     hint = "put it into a bucket; the operator can allow a folder: ASTRAML_ALLOWED_TARGETS"
     problems = []
-    for parts in _FIELDS:
-        text = lookup(document, parts)[1]
-        if isinstance(text, str) and _is_local(text, parts) and not _is_in(text, allowed.folders):
-            problems.append(Problem("/" + "/".join(parts), message, hint))
+    for pointer, kind, text in _named(document):
+        if isinstance(text, str) and _is_local(text, kind) and not _is_in(text, allowed.folders):
+            problems.append(Problem(pointer, message, hint))
     return problems
 
 
-def _is_local(text: str, parts: tuple[str, ...]) -> bool:
+def _named(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Pointer, kind (`dataset` or `model`) and value of every field that may name files."""
+    for parts in _FIELDS:
+        yield "/" + "/".join(parts), parts[0], lookup(document, parts)[1]
+    augmentations = lookup(document, ("augmentation",))[1]
+    for index, one in enumerate(augmentations if isinstance(augmentations, (list, tuple)) else ()):
+        for name, kind in _AUGMENTATION.items():
+            yield f"/augmentation/{index}/{name}", kind, one.get(name)
+
+
+def _is_local(text: str, kind: str) -> bool:
     """A chain of filesystems ("zip::/etc/x") begins or ends here, whatever it says."""
     text = text.strip()
     if _REMOTE.match(text):
         return "::" in text
-    if parts[0] != "model":
+    if kind != "model":
         return True
     # A model may also be an alias, or a hub id of two parts at most.
     return "://" in text or text.startswith((".", "/", "~")) or text.count("/") > 1 or "\\" in text

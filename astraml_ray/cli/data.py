@@ -18,7 +18,9 @@ from astraml_ray.errors import DataError, Problem, SpecError, StorageError
 
 if TYPE_CHECKING:
     from astraml_ray.data.inspection.inspect import Progress
+    from astraml_ray.data.translation.candidates import Translate
     from astraml_ray.spec import JobSpec
+    from astraml_ray.spec.text_augmentation import BackTranslation
 
 __all__ = ["data"]
 
@@ -157,7 +159,7 @@ def preview(
 
     The rows are the first ones of epoch 0, and what is shown is what a run with that seed trains on: texts here in the
     terminal, images on a page. Images are brought to a size as a model from scratch takes them. A file is a spec, or
-    holds its `augmentation:` only.
+    holds its `augmentation:` only. For back_translation, these rows alone are translated.
     """
     pages: list[Path] = []
     if project is not None and (dataset is None or file or settings):
@@ -181,6 +183,7 @@ def preview(
                 cache=load_settings().cache,
                 mask_token=mask_token,
                 unknown_token=unknown_token,
+                translator=_translator,
                 progress=progress,
             )
 
@@ -217,6 +220,17 @@ def _stages() -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status("") as status:
         yield status.update
+
+
+def _translator(rule: BackTranslation) -> Translate:
+    """The models of a back-translation, on this machine."""
+    import torch
+    from transformers.utils import logging
+
+    from astraml_ray.training.translators import Translator
+
+    logging.disable_progress_bar()
+    return Translator(rule, torch.device("cuda" if torch.cuda.is_available() else "cpu")).candidates
 
 
 def read_augmentation(given: str) -> Any:

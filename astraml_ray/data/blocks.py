@@ -21,6 +21,7 @@ from astraml_ray.data.partners import partners, with_partners
 from astraml_ray.data.plan import Block, Positions, block_parts, owned_by, permutation
 from astraml_ray.data.rows import read_rows, row_place
 from astraml_ray.data.sampling import Sampler
+from astraml_ray.data.translation.keep import TranslationKeep
 from astraml_ray.errors import DataError
 from astraml_ray.spec.augmentation import Augmentation
 from astraml_ray.spec.text_augmentation import MixTexts
@@ -43,6 +44,7 @@ class BlockReader:
         shuffle: False for validation and test.
         sampler: Draws the training rows, where their classes are to be balanced or weighted.
         keep: Where tokens are kept, if they are; what is augmented has none.
+        translations: Where the texts' translations are, if an augmentation takes them.
     """
 
     manifest: Manifest
@@ -55,6 +57,7 @@ class BlockReader:
     shuffle: bool = True
     sampler: Sampler | None = None
     keep: TokenKeep | None = None
+    translations: TranslationKeep | None = None
 
     def read(
         self, block: Block, *, world_rank: int | None = None, start_row: int = 0, growing: bool = False
@@ -90,7 +93,7 @@ class BlockReader:
 
     def ordered(self, block: Block) -> tuple[pa.Table, npt.NDArray[np.int64]]:
         """The rows of a block's fragments, and which of them stands at each of the block's positions."""
-        table, drawn = rows_of_block(self.manifest, self.split, block, self.sampler)
+        table, drawn = rows_of_block(self.manifest, self.split, block, self.sampler, self.translations)
         return table, drawn[self.order(block)]
 
     def order(self, block: Block) -> npt.NDArray[np.int64]:
@@ -155,11 +158,20 @@ class BlockReader:
 
 
 def rows_of_block(
-    manifest: Manifest, split: Split, block: Block, sampler: Sampler | None = None
+    manifest: Manifest,
+    split: Split,
+    block: Block,
+    sampler: Sampler | None = None,
+    translations: TranslationKeep | None = None,
 ) -> tuple[pa.Table, npt.NDArray[np.int64]]:
     """The rows of a block's fragments, not yet augmented, and which of them the block has, before its permutation."""
     fragments = list(dict.fromkeys(block.fragments))
     tables = [read_rows(manifest, split, fragment) for fragment in fragments]
+    if translations is not None:
+        tables = [
+            translations.with_candidates(manifest, split, fragment, rows)
+            for fragment, rows in zip(fragments, tables, strict=True)
+        ]
     whole = pa.concat_tables(tables).combine_chunks()  # to take rows of chunks would join them each time
     if sampler is None:
         return whole, np.arange(block.rows, dtype=np.int64)

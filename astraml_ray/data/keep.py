@@ -18,7 +18,7 @@ from time import sleep
 
 import pyarrow as pa
 
-__all__ = ["MOST_BYTES", "Keep"]
+__all__ = ["MOST_BYTES", "Keep", "from_bytes", "to_bytes"]
 
 MOST_BYTES = 10 << 30
 _MOST_SHARE_OF_FREE = 0.25
@@ -88,10 +88,11 @@ class Keep:
 
     def put(self, address: str, table: pa.Table) -> None:
         """Best effort: with a full disk the table is made again."""
-        data = _to_bytes(table)
+        data = to_bytes(table)
         path = self._path(address)
         temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
         try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not self._make_room(len(data)):
                 return
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -124,7 +125,8 @@ class Keep:
         return held + size <= bound
 
 
-def _to_bytes(table: pa.Table) -> bytes:
+def to_bytes(table: pa.Table) -> bytes:
+    """A table with its checksum."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
@@ -132,11 +134,9 @@ def _to_bytes(table: pa.Table) -> bytes:
     return data + _TAIL.pack(len(data), zlib.crc32(data), _MARK)
 
 
-def _read(path: Path) -> pa.Table | None:
-    """What a file holds, mapped into memory; None if there is none, or if it is damaged."""
+def from_bytes(whole: pa.Buffer) -> pa.Table | None:
+    """The reverse of to_bytes, without a copy; None if the bytes are damaged."""
     try:
-        with pa.memory_map(str(path)) as file:
-            whole = file.read_buffer()
         size, checksum, mark = _TAIL.unpack(whole[-_TAIL.size :].to_pybytes())
         if mark != _MARK or size + _TAIL.size != whole.size:
             return None
@@ -144,8 +144,19 @@ def _read(path: Path) -> pa.Table | None:
         if zlib.crc32(data) != checksum:
             return None
         table: pa.Table = pa.ipc.open_file(pa.BufferReader(data)).read_all()
-    except (OSError, ValueError, struct.error, pa.ArrowInvalid):
+    except (ValueError, struct.error, pa.ArrowInvalid):
         return None
-    with contextlib.suppress(OSError):  # a file of another user, or of a filesystem that is only read
-        os.utime(path)
+    return table
+
+
+def _read(path: Path) -> pa.Table | None:
+    """What a file holds, mapped into memory; None if there is none, or if it is damaged."""
+    try:
+        with pa.memory_map(str(path)) as file:
+            table = from_bytes(file.read_buffer())
+    except (OSError, ValueError, pa.ArrowInvalid):
+        return None
+    if table is not None:
+        with contextlib.suppress(OSError):  # a file of another user, or of a filesystem that is only read
+            os.utime(path)
     return table

@@ -8,9 +8,18 @@ from pydantic import Discriminator, Field, Tag
 
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec.image_augmentation import IMAGE_PRESETS, ImageAugmentation, Mixing
-from astraml_ray.spec.text_augmentation import MixTexts, SpanMask, TextAugmentation, text_preset
+from astraml_ray.spec.text_augmentation import BackTranslation, MixTexts, SpanMask, TextAugmentation, text_preset
 
-__all__ = ["PRESETS", "Augmentation", "Augmentations", "Preset", "augmentations_of", "check_augmentations", "misfits"]
+__all__ = [
+    "PRESETS",
+    "Augmentation",
+    "Augmentations",
+    "Preset",
+    "augmentations_of",
+    "back_translation_of",
+    "check_augmentations",
+    "misfits",
+]
 
 Augmentation = Annotated[TextAugmentation | ImageAugmentation | Mixing, Field(discriminator="type")]
 Preset = Literal["none", "light", "medium", "strong"]
@@ -36,6 +45,12 @@ def augmentations_of(wanted: Preset | tuple[Augmentation, ...], task: str) -> tu
     if wanted == "none":
         return ()
     return IMAGE_PRESETS[wanted] if task == _IMAGES else text_preset(wanted, task)
+
+
+def back_translation_of(wanted: Preset | tuple[Augmentation, ...]) -> BackTranslation | None:
+    """The back-translation of a list, which is its first; None without. Presets have none."""
+    first = None if isinstance(wanted, str) else next(iter(wanted), None)
+    return first if isinstance(first, BackTranslation) else None
 
 
 def check_augmentations(wanted: Preset | tuple[Augmentation, ...], task: str, *, pairs: bool = False) -> None:
@@ -77,6 +92,18 @@ def _misfit(index: int, one: Augmentation, task: str, *, pairs: bool) -> Problem
     if isinstance(one, MixTexts) and (pairs or task != "text-classification"):
         why = "changes how two texts relate" if pairs else f"needs classes, and {task} has none"
         return Problem(field, f"{one.type} {why}", "leave it out")
+    return _misplaced(index, one) if isinstance(one, BackTranslation) else None
+
+
+def _misplaced(index: int, one: BackTranslation) -> Problem | None:
+    field = f"/augmentation/{index}"
+    if index:
+        message = f"{one.type} has other texts for those of the dataset, so it comes first, and once"
+        return Problem(field, message, "move it to the front")
+    if (one.language is None) != (one.pivot_language is None):
+        missing = "language" if one.language is None else "pivot_language"
+        message = "is missing: a model of many languages is told both"
+        return Problem(f"{field}/{missing}", message, "give both codes, or neither")
     return None
 
 

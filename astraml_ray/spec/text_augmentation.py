@@ -10,6 +10,7 @@ from astraml_ray.spec.augmentation_base import BaseAugmentation, Share
 
 __all__ = [
     "TEXT_PRESETS",
+    "BackTranslation",
     "CaseNoise",
     "KeyboardNoise",
     "MixTexts",
@@ -28,7 +29,43 @@ __all__ = [
 
 Word = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 LexiconUri = Annotated[str, StringConstraints(min_length=1, max_length=2048, strip_whitespace=True)]
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=2048, strip_whitespace=True)]
+Prefix = Annotated[str, StringConstraints(max_length=256)]
+LanguageCode = Annotated[str, StringConstraints(min_length=1, max_length=32, strip_whitespace=True)]
 Lexicon = dict[Word, Annotated[tuple[Word, ...], Field(min_length=1, max_length=1000)]]
+
+
+class BackTranslation(BaseAugmentation):
+    """Replaces a text by one that says the same: into another language and back, by two models of yours.
+
+    Every training text is translated once, before the first step, on the devices that the run trains on; what came back
+    is kept with the run, and on the machine for later runs. So it stands first in the list. Both models are
+    sequence-to-sequence models of transformers (MarianMT, T5, M2M, BART ...), with their weights as safetensors.
+    """
+
+    type: Literal["back_translation"]
+    forward: ModelName
+    """The model into the other language: a folder, an s3:// prefix or a hub id, as `model.name`."""
+    backward: ModelName
+    """The model back; the same one, if it does both."""
+    candidates: Annotated[int, Field(ge=1, le=16)] = 2
+    """Texts to draw from, at most: the best so many translations of a text, each brought back. Those that are equal,
+    or are the text itself, count once, or not at all; a row that has none stays as it is."""
+    num_beams: Annotated[int, Field(ge=1, le=32)] = 4
+    """Of the beam search; there are never fewer than `candidates`."""
+    max_length: Annotated[int, Field(ge=4, le=4096)] = 256
+    """Tokens of a text and of its translation at most, or what the model takes; a longer text is cut, and that is
+    told."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Texts at a time on a device; fewer where they do not fit into its memory."""
+    forward_prefix: Prefix = ""
+    """What the forward model is asked, before each text: T5's "translate English to German: "."""
+    backward_prefix: Prefix = ""
+    """The same, of the backward model."""
+    language: LanguageCode | None = None
+    """The texts' language by the models' own code ("en", "eng_Latn"), where they translate between many."""
+    pivot_language: LanguageCode | None = None
+    """The other language's code; with `language`, and only with it."""
 
 
 class RandomDeletion(BaseAugmentation):
@@ -153,7 +190,8 @@ class MixTexts(BaseAugmentation):
 
 
 TextAugmentation = (
-    RandomDeletion
+    BackTranslation
+    | RandomDeletion
     | RandomSwap
     | RandomInsertion
     | Synonym

@@ -5,6 +5,7 @@ from __future__ import annotations
 from astraml_ray.errors import StorageError
 from astraml_ray.training.checkpoint import FolderCheckpoints, checkpoint_folder
 from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.translations import TRANSLATIONS
 
 __all__ = ["continue_from"]
 
@@ -27,6 +28,8 @@ def continue_from(parent: RunFolder, folder: RunFolder) -> None:
     _copy_checkpoints(parent, folder)
     for name in parent.names("inputs"):
         folder.copy_from(parent, f"inputs/{name}")
+    for name in set(parent.names(TRANSLATIONS)).difference(folder.names(TRANSLATIONS)):
+        folder.copy_from(parent, f"{TRANSLATIONS}/{name}")
     for name in ("metrics.jsonl", "quarantine.jsonl"):
         if parent.exists(name):
             folder.copy_from(parent, name)

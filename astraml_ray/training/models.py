@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,17 +29,21 @@ from astraml_ray.spec.model import ModelSpec
 from astraml_ray.training.tasks import TASKS
 
 __all__ = [
+    "MODEL_FILES",
     "Blueprint",
     "aliases",
     "build_model",
     "context_length",
     "fetch",
+    "fetched",
     "find_blueprint",
     "image_sides",
     "load_config",
     "load_tokenizer",
 ]
 
+MODEL_FILES = (".json", ".safetensors", ".txt", ".model", ".spm")
+"""How the names of a model's files end, of those that are read."""
 _DEFAULT_CONTEXT = 512
 _ANY_SIDE = 64
 _HUB = "https://huggingface.co"
@@ -120,12 +126,23 @@ def fetch(blueprint: Blueprint) -> str:
     return location
 
 
+@contextlib.contextmanager
+def fetched(blueprint: Blueprint) -> Iterator[str]:
+    """As fetch, for a while: what was downloaded from a bucket is removed afterwards."""
+    place = fetch(blueprint)
+    try:
+        yield place
+    finally:
+        if (blueprint.location or "").startswith("s3://"):
+            shutil.rmtree(place, ignore_errors=True)
+
+
 def _download(uri: str) -> str:
     target = Path(tempfile.mkdtemp(prefix="astraml-model-"))
     with reading(uri):
         for info in list_objects(uri):
             name = info.uri.rsplit("/", 1)[-1]
-            if name.endswith((".json", ".safetensors", ".txt", ".model")):
+            if name.endswith(MODEL_FILES):
                 filesystem, path = resolve(info.uri)
                 filesystem.get_file(path, str(target / name))
     if not (target / "config.json").is_file():

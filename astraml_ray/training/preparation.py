@@ -27,7 +27,7 @@ from astraml_ray.data.rows import read_rows
 from astraml_ray.errors import DataError, ModelError, Problem, SpecError
 from astraml_ray.settings import Settings
 from astraml_ray.spec import JobSpec
-from astraml_ray.spec.augmentation import augmentations_of
+from astraml_ray.spec.augmentation import augmentations_of, back_translation_of
 from astraml_ray.spec.job import Task
 from astraml_ray.spec.loading import dump_spec, parse_document, parse_spec
 from astraml_ray.spec.sampling import sampling_problems
@@ -44,6 +44,7 @@ from astraml_ray.training.models import (
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import ValueOf, dataset_secret, require_source
 from astraml_ray.training.tasks import TASKS, check_for_task, check_model
+from astraml_ray.training.translators import check_translators
 
 __all__ = ["RunInputs", "load_inputs", "placed", "prepare", "store_inputs"]
 
@@ -63,6 +64,7 @@ class RunInputs:
         config: The model's configuration (transformers).
         tokenizer: The model's tokenizer (transformers); None where there are no texts.
         secrets: Gives the values of the secrets that the spec names; None is for a run without a service.
+        translations: URI of the run folder whose translated texts are read, where an augmentation takes them.
     """
 
     spec: JobSpec
@@ -72,6 +74,7 @@ class RunInputs:
     config: Any
     tokenizer: Any
     secrets: ValueOf | None = None
+    translations: str | None = None
 
     @property
     def train_rows(self) -> int:
@@ -110,6 +113,8 @@ def prepare(
     task = _task_of(spec.task, manifest, config)
     check_model(config, task)
     check_for_task(spec, task, pairs="text_pair" in manifest.columns)
+    if (rule := back_translation_of(spec.augmentation)) is not None:
+        check_translators(rule)
     _check(spec, task, manifest)
     if task == "image-classification":
         encoder: Encoder = replace(

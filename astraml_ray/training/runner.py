@@ -21,8 +21,11 @@ from astraml_ray.training.orphans import remove_orphans
 from astraml_ray.training.preparation import RunInputs, store_inputs
 from astraml_ray.training.receipt import build_result, read_result, write_account
 from astraml_ray.training.run_folder import RunFolder
+from astraml_ray.training.translation import translate_rows
 
 __all__ = ["Watcher", "new_run_id", "run_attempts", "start_run"]
+
+_UNTOUCHED: dict[str, Any] = {"reason": "stopped"}
 
 
 def new_run_id(spec: JobSpec) -> str:
@@ -74,7 +77,8 @@ def run_attempts(
         inputs: Of the run.
         folder: Of the run.
         placement: What the workers get.
-        watcher: Who follows it. Besides records it gets the events `attempt_started` and `attempt_failed`.
+        watcher: Who follows it. Besides records it gets the events `attempt_started` and `attempt_failed`, and those
+            of translate_rows.
         history: Failures of earlier attempts, if whoever watched them was restarted.
         stop_after: See loop.train; such a run writes no result.
 
@@ -88,6 +92,7 @@ def run_attempts(
     """
     if stop_after is None and (result := read_result(folder)) is not None:
         return result
+    inputs = replace(inputs, translations=inputs.translations or folder.uri)
     remove_orphans()
     checkpoints = FolderCheckpoints(folder, keep=inputs.spec.checkpoint.keep)
     failures = list(history)
@@ -100,7 +105,7 @@ def run_attempts(
         watcher.on_event(_started(number, start, divisor))
         attempt = Attempt(inputs, folder, placement, watcher, start=start, divisor=divisor, stop_after=stop_after)
         try:
-            outcome = attempt.run()
+            outcome = attempt.run() if translate_rows(inputs, placement, watcher) else _UNTOUCHED
             break
         except AstraError as error:
             step = checkpoints.latest_progress().step

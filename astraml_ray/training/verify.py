@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from typing import Any
 
 from astraml_ray.errors import StorageError
@@ -26,7 +27,7 @@ def verify_run(folder: RunFolder, settings: Settings, watcher: Watcher) -> dict[
     Raises:
         StorageError: The run has no checkpoint.
     """
-    inputs = load_inputs(folder)
+    inputs = replace(load_inputs(folder), translations=folder.uri)
     checkpoints = FolderCheckpoints(folder, keep=1)
     steps = checkpoints.complete_steps()
     if not steps:

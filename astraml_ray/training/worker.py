@@ -48,6 +48,7 @@ from astraml_ray.training.secrets import ValueOf, masked_error, masker_of, varia
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.tasks import objective_of
 from astraml_ray.training.timetable import Timetable
+from astraml_ray.training.translations import translation_keep
 
 __all__ = [
     "Assignment",
@@ -114,6 +115,7 @@ def split_reader(inputs: RunInputs, split: str, world_size: int, *, shared: bool
         augmentations,
         shuffle=training,
         sampler=make_sampler(inputs.manifest, inputs.spec.sampling, seed=inputs.spec.seed) if training else None,
+        translations=translation_keep(inputs) if training else None,
         keep=token_keep(inputs.encoder, rows, augmentations, load_settings().cache / "tokens", reads=reads),
     )
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from astraml_ray.data.masking import Masker
 from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, micro_batches
 from astraml_ray.errors import AstraError
+from astraml_ray.spec.placement import Placement
 from astraml_ray.training.checkpoint import FolderCheckpoints
 from astraml_ray.training.collectives import World
 from astraml_ray.training.failures import AttemptFailure, classify, decide, divisor_after
@@ -25,6 +26,7 @@ from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import masked_error, masker_of
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.timetable import Timetable
+from astraml_ray.training.translation import translate_here
 from astraml_ray.training.worker import Assignment, fit_model, outcome_record, set_variables, split_reader
 from astraml_ray.tuning.trials import seated
 
@@ -111,6 +113,8 @@ class Session:
 
     def _attempt(self, divisor: int) -> dict[str, Any]:
         inputs, hyper = self._inputs, self._inputs.spec.hyperparams
+        gpus = int(self._device.type == "cuda")
+        translate_here(inputs, Placement(1, gpus, 1.0, self._threads))
         world = World(device=self._device)
         timetable = Timetable.of(hyper, inputs.train_rows)
         start = FolderCheckpoints(self._folder, keep=1).latest_progress().step

@@ -27,6 +27,7 @@ from astraml_ray.training.preparation import RunInputs, prepare, store_inputs
 from astraml_ray.training.receipt import build_result, read_result, write_account
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import ValueOf, masker_of
+from astraml_ray.training.translation import translate_rows
 from astraml_ray.training.worker import Assignment, best_model, publish_model
 from astraml_ray.tuning.director import Director, trial_folder
 from astraml_ray.tuning.journal import Journal, read_sweep, write_sweep
@@ -35,6 +36,7 @@ from astraml_ray.tuning.places import arrange
 from astraml_ray.tuning.session import within_memory
 from astraml_ray.tuning.trainable import Shared
 from astraml_ray.tuning.trials import (
+    augmentations_in,
     check_preparation,
     evaluations_of,
     extremes,
@@ -134,7 +136,8 @@ def run_sweep(
         local_cores=local_cores,
         most=most,
     )
-    inputs = _placed(inputs, placement)
+    inputs = replace(_placed(inputs, placement), translations=folder.uri)
+    _translate(inputs, data["document"], replace(placement, workers=placement.workers * concurrent), watcher)
     with run_channel() as channel:
         shared = Shared(inputs, data["document"], goal_of(parse_spec(data["document"])), folder, placement, channel)
         run = _Sweep(sweep, shared, watcher, concurrent=concurrent, saved=data)
@@ -152,6 +155,25 @@ def _placed(inputs: RunInputs, placement: Placement) -> RunInputs:
         }
     )
     return replace(inputs, spec=inputs.spec.model_copy(update={"resources": resources}))
+
+
+def _translate(inputs: RunInputs, document: Mapping[str, Any], placement: Placement, watcher: Watcher) -> None:
+    """Translates the training texts once, for all trials.
+
+    Args:
+        inputs: Of the sweep.
+        document: As it was submitted.
+        placement: The places of all trials that run at a time.
+        watcher: Who follows.
+
+    Raises:
+        RunStopped: The watcher asked for it.
+    """
+    for augmentation in augmentations_in(inputs, document):
+        variant = replace(inputs, spec=inputs.spec.model_copy(update={"augmentation": augmentation}))
+        if not translate_rows(variant, placement, watcher):
+            hint = f"go on: astraml run --resume {inputs.translations}"
+            raise RunStopped("stopped before the first trial", param=inputs.translations, hint=hint)
 
 
 class _Sweep:

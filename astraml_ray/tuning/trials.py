@@ -24,6 +24,7 @@ from astraml_ray.training.timetable import Timetable
 __all__ = [
     "Course",
     "Goal",
+    "augmentations_in",
     "check_preparation",
     "course_of",
     "evaluations_of",
@@ -148,7 +149,8 @@ def trial_inputs(
             manifest = replace(manifest, secret=inputs.manifest.secret)
         found = prepare(spec, settings, secrets=inputs.secrets, manifest=manifest)[0]
         # It goes to whoever reads rows, and they are given no more than what reading takes.
-        return replace(found, manifest=replace(found.manifest, secret=inputs.manifest.secret))
+        manifest = replace(found.manifest, secret=inputs.manifest.secret)
+        return replace(found, manifest=manifest, translations=inputs.translations)
     hyper = spec.hyperparams.model_copy(update={"max_length": base.hyperparams.max_length})
     return replace(inputs, spec=spec.model_copy(update={"task": base.task, "hyperparams": hyper}))
 
@@ -186,6 +188,20 @@ def evaluations_of(spec: JobSpec, rows: int) -> int:
     """How many evaluations a whole run has."""
     timetable = Timetable.of(spec.hyperparams, rows)
     return math.ceil(timetable.total_steps / _every(spec, timetable))
+
+
+def augmentations_in(inputs: RunInputs, document: Mapping[str, Any]) -> list[Any]:
+    """The augmentations that trials have: the job's, or every choice of theirs.
+
+    Args:
+        inputs: Of the sweep.
+        document: The job as it was submitted.
+    """
+    choices = _sweep(inputs.spec).parameters.get("augmentation")
+    if choices is None:
+        return [inputs.spec.augmentation]
+    plain = {key: value for key, value in document.items() if key != "sweep"}
+    return [parse_spec(changed(plain, {"augmentation": value})).augmentation for value in choices.probes()]
 
 
 def extremes(sweep: Sweep) -> Iterator[dict[str, Any]]:

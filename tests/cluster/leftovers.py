@@ -14,6 +14,8 @@ _ACTORS = (
     "RunController",
     "RayTrainWorker",
     "RunChannel",
+    "TranslationRun",
+    "MapWorker",
     "TrialPlace",
     "_Team",
     "DatasetManager",

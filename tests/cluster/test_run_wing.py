@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable
@@ -15,7 +16,9 @@ import psutil
 import pytest
 import ray
 
-from astraml_ray.errors import NumericError, RunStopped
+from astraml_ray.data.blocks import rows_of_block
+from astraml_ray.data.plan import run_blocks
+from astraml_ray.errors import ModelError, NumericError, RunStopped
 from astraml_ray.settings import load_settings
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.training.checkpoint import FolderCheckpoints
@@ -24,8 +27,10 @@ from astraml_ray.training.preparation import RunInputs, prepare
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.runner import Watcher, run_attempts, start_run
 from astraml_ray.training.stop import Stop
+from astraml_ray.training.worker import split_reader
 from tests.cluster.leftovers import assert_nothing_is_left, of_ours, soon
 from tests.conftest import write_dataset
+from tests.translation import back_of, write_lexicon_dataset
 
 pytestmark = pytest.mark.ray
 
@@ -183,3 +188,79 @@ def test_a_failing_worker_says_why_in_its_log(cores: int | None, inputs: RunInpu
     assert first[0] == f"worker {caught.value.rank} of 2 failed"
     assert first[1].startswith("Traceback")
     assert any("NumericError" in text and "not finite" in text for text in first)
+
+
+def translating(translators: tuple[Path, Path], folder: Path, *, rows: int) -> RunInputs:
+    """A run of few steps, whose texts go there and back."""
+    forward, backward = map(str, translators)
+    spec = {
+        "dataset": str(write_lexicon_dataset(folder / "d", rows=rows, group=1000)),
+        "model": "tiny-bert",
+        "hyperparams": {"batch_size": 256, "epochs": 1, "eval_every": "1 epochs", "max_length": 16},
+        "augmentation": [{"type": "back_translation", "forward": forward, "backward": backward, "num_beams": 8}],
+        "resources": {"gpus": 0, "workers": 2, "threads_per_worker": 1},
+    }
+    return prepare(parse_spec(spec), load_settings())[0]
+
+
+def when(condition: Callable[[], bool], then: Callable[[], None]) -> threading.Thread:
+    """Does something as soon as it may."""
+
+    def watch() -> None:
+        assert soon(condition)
+        then()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_texts_are_translated_before_the_first_step_and_once(
+    cores: int | None, translators: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Stopped in the middle, and then an actor is killed: what is done is not done again, and every row has its own."""
+    inputs, folder = translating(translators, tmp_path, rows=1536), RunFolder(str(tmp_path / "run"))
+
+    def chunks() -> int:
+        return len(list((tmp_path / "run" / "translations").glob("*.texts")))
+
+    run = Followed(folder)
+    when(lambda: chunks() > 0, run.stop.request)
+    with pytest.raises(RunStopped, match="before the first checkpoint"):
+        run.run(inputs, cores)
+    assert_nothing_is_left()
+    assert [event["event"] for event in run.events][:2] == ["attempt_started", "translating"]
+    done = chunks()
+    assert 0 < done < 7
+
+    run = Followed(folder)
+    when(lambda: bool(of_ours("MapWorker")), lambda: os.kill(of_ours("MapWorker")[0], signal.SIGKILL))
+    result = run.run(inputs, cores)
+    assert (result["status"], result["steps"], result["attempts"]) == ("succeeded", 6, 2)
+    assert_nothing_is_left()
+    names = [event["event"] for event in run.events if event["event"] != "translating"]
+    assert names == ["attempt_started", "attempt_failed", "attempt_started", "translated"]
+    first, failed = (next(e for e in run.events if e["event"] == name) for name in ("translating", "attempt_failed"))
+    assert first["rows"] > 0
+    assert failed["message"].startswith("the translation: ")
+    assert chunks() == 7
+    reader = split_reader(replace(inputs, translations=folder.uri), "train", 1)
+    (block,) = run_blocks(reader.split.rows, reader.split.sizes, seed=0, epochs=1)
+    table, _ = rows_of_block(reader.manifest, reader.split, block, None, reader.translations)
+    rows = zip(table["text"].to_pylist(), table["text_candidates"].to_pylist(), strict=True)
+    assert all(set(found) == back_of(text) for text, found in rows)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_by_its_field(
+    cores: int | None, translators: tuple[Path, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(translators[1], tmp_path / "broken")
+    weights = tmp_path / "broken" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    run = Followed(RunFolder(str(tmp_path / "run")))
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        run.run(translating((translators[0], tmp_path / "broken"), tmp_path, rows=50), cores)
+    assert caught.value.param == "/augmentation/0/backward"
+    assert [event["event"] for event in run.events] == ["attempt_started", "translating", "attempt_failed"]
+    assert run.events[-1]["next"] == "give_up"
+    assert_nothing_is_left()

@@ -20,6 +20,7 @@ FILES = {
     "metrics.jsonl": b'{"step": 1}\n{"step": 40',
     "inputs/config.json": b"config",
     "inputs/tokenizer.json": b"tokenizer" * 1000,
+    "translations/0a.texts": b"candidates",
     "inputs.json": b'{"encoder": 1}',
 }
 

@@ -23,7 +23,7 @@ from astraml_ray.data.partners import partners
 from astraml_ray.data.storage.credentials import OWN
 from astraml_ray.errors import DataError
 from astraml_ray.spec.augmentation import Augmentation, augmentations_of, misfits
-from astraml_ray.spec.text_augmentation import TextAugmentation
+from astraml_ray.spec.text_augmentation import BackTranslation, TextAugmentation
 
 ROWS = 200
 TEXTS = [f"The quick brown fox number {i} jumps. Over the lazy dog! Does it? So it does." for i in range(ROWS)]
@@ -31,7 +31,9 @@ OTHERS = [f"one two three four five six seven eight nine ten eleven twelve t{i}"
 KEYS = row_keys(1, 2, np.arange(ROWS))
 LEXICON = {"quick": ["fast", "swift"], "dog": ["hound"], "mask": ["veil"]}
 MEANS = Means("[MASK]", "[UNK]", {"s3://b/l.json": LEXICON})
-TYPES = [get_args(kind.model_fields["type"].annotation)[0] for kind in get_args(TextAugmentation)]
+# A back-translation takes texts that models have made: test_translation.py.
+KINDS = [kind for kind in get_args(TextAugmentation) if kind is not BackTranslation]
+TYPES = [get_args(kind.model_fields["type"].annotation)[0] for kind in KINDS]
 TASKS = ["text-classification", "text-regression", "token-classification", "causal-lm", "masked-lm"]
 
 

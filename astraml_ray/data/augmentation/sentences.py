@@ -1,13 +1,14 @@
-"""Augmentations of whole texts: the order of sentences, and two texts of one class."""
+"""Augmentations of whole texts: the order of sentences, two texts of one class, another text that says the same."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from astraml_ray.data.augmentation.draws import Draws
 from astraml_ray.spec.text_augmentation import MixTexts
 
-__all__ = ["mix_texts", "shuffle_sentences"]
+__all__ = ["mix_texts", "one_of", "shuffle_sentences"]
 
 _BREAK = re.compile(r"((?<=[.!?…])\s+|(?<=[。！？])\s*|\n\s*)")
 
@@ -20,6 +21,11 @@ def shuffle_sentences(text: str, draws: Draws) -> str:
     sentences = parts[::2]
     parts[::2] = [sentences[i] for i in draws(len(sentences)).argsort(kind="stable")]
     return "".join(parts)
+
+
+def one_of(candidates: Sequence[str], draws: Draws) -> str:
+    """One of some texts, all equally likely; an empty one if there are none."""
+    return candidates[int(draws(1)[0] * len(candidates))] if candidates else ""
 
 
 def mix_texts(text: str, other: str, rule: MixTexts, draws: Draws) -> str:

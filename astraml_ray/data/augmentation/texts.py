@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from astraml_ray.data.augmentation.characters import OF_CHARACTERS
 from astraml_ray.data.augmentation.draws import Draws, Means
-from astraml_ray.data.augmentation.sentences import mix_texts, shuffle_sentences
+from astraml_ray.data.augmentation.sentences import mix_texts, one_of, shuffle_sentences
 from astraml_ray.data.augmentation.words import OF_WORDS
 from astraml_ray.spec.augmentation import Augmentation
-from astraml_ray.spec.text_augmentation import MixTexts, SentenceShuffle
+from astraml_ray.spec.text_augmentation import BackTranslation, MixTexts, SentenceShuffle
 
 __all__ = ["augment_texts", "augment_words", "text_sides"]
 
@@ -26,6 +26,7 @@ def augment_texts(
     means: Means,
     *,
     others: Sequence[str] | None = None,
+    candidates: Sequence[Sequence[str]] | None = None,
     side: int = 0,
 ) -> list[str]:
     """Applies the augmentations in order, each with its probability.
@@ -36,6 +37,7 @@ def augment_texts(
         augmentations: From the spec.
         means: What they take besides.
         others: A text of each row's partner, where an augmentation mixes them.
+        candidates: Texts that may stand for each row's, where an augmentation takes them.
         side: 1 for the second text of each row, whose fate is its own.
 
     Returns:
@@ -50,6 +52,9 @@ def augment_texts(
             if isinstance(rule, MixTexts):
                 assert others is not None, "preparation refuses mixing where there are no partners"
                 changed[row] = mix_texts(text, others[row], rule, draws)
+            elif isinstance(rule, BackTranslation):
+                assert candidates is not None, "whoever reads the rows brings what they were translated to"
+                changed[row] = one_of(candidates[row], draws) or text
             elif isinstance(rule, SentenceShuffle):
                 changed[row] = shuffle_sentences(text, draws)
             elif rule.type in OF_CHARACTERS:
@@ -63,7 +68,8 @@ def text_sides(rows: pa.Table, keys: Any, augmentations: Sequence[Augmentation],
     """The texts of rows, augmented: one list, or for pairs two.
 
     Args:
-        rows: Columns by role, with those of their partners where texts are mixed.
+        rows: Columns by role, with those of their partners where texts are mixed, and with candidates where an
+            augmentation takes them.
         keys: See augment_texts.
         augmentations: See augment_texts.
         means: See augment_texts.
@@ -74,7 +80,9 @@ def text_sides(rows: pa.Table, keys: Any, augmentations: Sequence[Augmentation],
         if augmentations:
             partner = f"partner_{role}"
             mixed = rows[partner].to_pylist() if partner in rows.column_names else None
-            texts = augment_texts(texts, keys, augmentations, means, others=mixed, side=side)
+            made = f"{role}_candidates"
+            found = rows[made].to_pylist() if made in rows.column_names else None
+            texts = augment_texts(texts, keys, augmentations, means, others=mixed, candidates=found, side=side)
         sides.append(texts)
     return sides
 

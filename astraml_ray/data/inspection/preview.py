@@ -19,11 +19,12 @@ from astraml_ray.data.inspection.previews import preview
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.prepare import build_manifest, find_roles
 from astraml_ray.data.sampling import make_sampler
+from astraml_ray.data.translation.candidates import Translate
 from astraml_ray.errors import Problem, SpecError
 from astraml_ray.spec import JobSpec
-from astraml_ray.spec.augmentation import Augmentation, augmentations_of, check_augmentations
+from astraml_ray.spec.augmentation import Augmentation, augmentations_of, back_translation_of, check_augmentations
 from astraml_ray.spec.sampling import sampling_problems
-from astraml_ray.spec.text_augmentation import MixTexts
+from astraml_ray.spec.text_augmentation import BackTranslation, MixTexts
 
 __all__ = ["MOST_IMAGE_ROWS", "preview_dataset", "within"]
 
@@ -41,6 +42,7 @@ def preview_dataset(
     secret: Callable[[], str] | None = None,
     mask_token: str = "[MASK]",
     unknown_token: str = "[UNK]",
+    translator: Callable[[BackTranslation], Translate] | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Json:
     """The first training rows of epoch 0, before and after the spec's augmentation, as a run of its seed has them.
@@ -53,6 +55,7 @@ def preview_dataset(
         secret: Gives the dataset's credentials; None is this machine's own.
         mask_token: Of the model's tokenizer.
         unknown_token: Of the same.
+        translator: Loads the models of a back-translation; None where there is no place for them.
         progress: Told what is begun.
 
     Returns:
@@ -98,6 +101,13 @@ def preview_dataset(
     if "image" in manifest.columns:
         return {**found, **_images(spec, manifest, augmentations, rows, draws, tell)}
     tell("reading the first rows")
+    rule = back_translation_of(augmentations)
+    if rule is not None and translator is None:
+        raise SpecError([Problem("/augmentation/0", "is not shown by the service", "look at it where the models are")])
+    translate = None
+    if rule is not None and translator is not None:
+        tell("translating the first rows")
+        translate = translator(rule)
     pairs = preview(
         manifest,
         augmentations,
@@ -105,6 +115,7 @@ def preview_dataset(
         rows=rows,
         means=Means(mask_token, unknown_token, read_lexicons(augmentations, manifest.access)),
         sampler=make_sampler(manifest, spec.sampling, seed=spec.seed),
+        translate=translate,
     )
     kind = "words" if "tokens" in manifest.columns else "pairs" if "text_pair" in manifest.columns else "texts"
     return {**found, "kind": kind, "mask_token": mask_token, "rows": [pair.as_dict() for pair in pairs]}

@@ -17,6 +17,7 @@ from astraml_ray.data.keyed import row_keys
 from astraml_ray.data.manifest import Manifest
 from astraml_ray.data.plan import permutation, run_blocks
 from astraml_ray.data.sampling import Sampler
+from astraml_ray.data.translation.candidates import Translate, beside, translated
 from astraml_ray.spec.augmentation import Augmentation
 
 __all__ = ["Pair", "Piece", "mark_changes", "preview"]
@@ -58,6 +59,7 @@ def preview(
     rows: int,
     means: Means,
     sampler: Sampler | None = None,
+    translate: Translate | None = None,
 ) -> Iterator[Pair]:
     """The first rows of epoch 0, as a run with this seed trains on them, whatever its workers and batches.
 
@@ -68,6 +70,7 @@ def preview(
         rows: How many.
         means: What augmentations take besides.
         sampler: Draws the rows, where classes are sampled.
+        translate: Gives texts that may stand for those of the rows, where an augmentation takes them.
     """
     split = manifest.splits["train"]
     for block in run_blocks(split.rows, split.sizes, seed=seed, epochs=1, sampler=sampler):
@@ -77,6 +80,8 @@ def preview(
         table, drawn = rows_of_block(manifest, split, block, sampler)
         keys = row_keys(seed, block.epoch, own + block.start)
         chosen, _ = rows_with_partners(table, drawn[permutation(block, seed)], own, keys, augmentations)
+        if translate is not None:
+            chosen = beside(chosen, translated(chosen, translate))
         yield from _pairs(chosen, keys, augmentations, means, block.start)
 
 

@@ -227,7 +227,7 @@ def _translator(rule: BackTranslation) -> Translate:
     import torch
     from transformers.utils import logging
 
-    from astraml_ray.training.translators import Translator
+    from astraml_ray.training.translation.translator import Translator
 
     logging.disable_progress_bar()
     return Translator(rule, torch.device("cuda" if torch.cuda.is_available() else "cpu")).candidates

@@ -5,7 +5,7 @@ from __future__ import annotations
 from astraml_ray.errors import StorageError
 from astraml_ray.training.checkpoint import FolderCheckpoints, checkpoint_folder
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.training.translations import TRANSLATIONS
+from astraml_ray.training.translation.place import TRANSLATIONS
 
 __all__ = ["continue_from"]
 

@@ -44,7 +44,7 @@ from astraml_ray.training.models import (
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import ValueOf, dataset_secret, require_source
 from astraml_ray.training.tasks import TASKS, check_for_task, check_model
-from astraml_ray.training.translators import check_translators
+from astraml_ray.training.translation.translator import check_translators
 
 __all__ = ["RunInputs", "load_inputs", "placed", "prepare", "store_inputs"]
 

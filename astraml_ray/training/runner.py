@@ -21,7 +21,7 @@ from astraml_ray.training.orphans import remove_orphans
 from astraml_ray.training.preparation import RunInputs, store_inputs
 from astraml_ray.training.receipt import build_result, read_result, write_account
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.training.translation import translate_rows
+from astraml_ray.training.translation.stage import translate_rows
 
 __all__ = ["Watcher", "new_run_id", "run_attempts", "start_run"]
 

@@ -48,7 +48,7 @@ from astraml_ray.training.secrets import ValueOf, masked_error, masker_of, varia
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.tasks import objective_of
 from astraml_ray.training.timetable import Timetable
-from astraml_ray.training.translations import translation_keep
+from astraml_ray.training.translation.place import translation_keep
 
 __all__ = [
     "Assignment",

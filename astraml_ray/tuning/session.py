@@ -26,7 +26,7 @@ from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import masked_error, masker_of
 from astraml_ray.training.stop import STOP_CODES
 from astraml_ray.training.timetable import Timetable
-from astraml_ray.training.translation import translate_here
+from astraml_ray.training.translation.stage import translate_here
 from astraml_ray.training.worker import Assignment, fit_model, outcome_record, set_variables, split_reader
 from astraml_ray.tuning.trials import seated
 

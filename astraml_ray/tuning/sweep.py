@@ -27,7 +27,7 @@ from astraml_ray.training.preparation import RunInputs, prepare, store_inputs
 from astraml_ray.training.receipt import build_result, read_result, write_account
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import ValueOf, masker_of
-from astraml_ray.training.translation import translate_rows
+from astraml_ray.training.translation.stage import translate_rows
 from astraml_ray.training.worker import Assignment, best_model, publish_model
 from astraml_ray.tuning.director import Director, trial_folder
 from astraml_ray.tuning.journal import Journal, read_sweep, write_sweep

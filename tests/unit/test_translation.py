@@ -36,14 +36,14 @@ from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.placement import Placement
 from astraml_ray.spec.text_augmentation import BackTranslation
 from astraml_ray.training import runner
-from astraml_ray.training.chunk_translator import ChunkWorker
 from astraml_ray.training.preparation import RunInputs, prepare, store_inputs
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.runner import Watcher, run_attempts
 from astraml_ray.training.stop import Stop
-from astraml_ray.training.translation import translate_here, translate_rows
-from astraml_ray.training.translations import translation_keep
-from astraml_ray.training.translators import Translator, check_translators, identity_of
+from astraml_ray.training.translation.chunks import ChunkWorker
+from astraml_ray.training.translation.place import translation_keep
+from astraml_ray.training.translation.stage import translate_here, translate_rows
+from astraml_ray.training.translation.translator import Translator, check_translators, identity_of
 from astraml_ray.training.worker import split_reader
 from astraml_ray.tuning import sweep
 from astraml_ray.tuning.session import Session
@@ -227,7 +227,7 @@ def test_validation_rows_are_never_touched(inputs: RunInputs) -> None:
 
 def test_a_second_run_translates_nothing(inputs: RunInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And needs no Ray for it; another probability or batch size makes no other texts, another search does."""
-    monkeypatch.setattr("astraml_ray.training.chunk_translator.Translator", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("astraml_ray.training.translation.chunks.Translator", lambda *_: pytest.fail("loaded"))
     watcher = Watcher(lambda event: pytest.fail(str(event)), Stop())
     rule = inputs.spec.augmentation[0]
     for fields in ({"probability": 0.1}, {"batch_size": 3}):

@@ -22,7 +22,7 @@ from transformers import (
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.errors import ModelError
 from astraml_ray.spec.text_augmentation import BackTranslation
-from astraml_ray.training.translators import Translator, check_translators
+from astraml_ray.training.translation.translator import Translator, check_translators
 from tests.translation import lexicon_texts
 
 CPU = torch.device("cpu")

@@ -60,7 +60,7 @@ def recipe_of(rule: BackTranslation, forward: str, backward: str) -> str:
 
     Args:
         rule: From the spec.
-        forward: What the forward model is; see translators.identity_of.
+        forward: What the forward model is; see translator.identity_of.
         backward: The same of the other.
     """
     settings = rule.model_dump(mode="json", exclude=set(_UNSEEN))

@@ -27,7 +27,7 @@ from astraml_ray.spec.text_augmentation import BackTranslation
 from astraml_ray.training.failures import classify
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.secrets import ValueOf, masked_error, masker_of
-from astraml_ray.training.translators import Translator
+from astraml_ray.training.translation.translator import Translator
 from astraml_ray.training.worker import set_variables
 
 __all__ = ["ChunkTranslator", "ChunkWorker", "Order"]

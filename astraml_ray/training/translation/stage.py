@@ -18,14 +18,14 @@ from astraml_ray.errors import AstraError, InfrastructureError, MemoryExhaustedE
 from astraml_ray.spec.placement import Placement
 from astraml_ray.spec.text_augmentation import BackTranslation
 from astraml_ray.training.attempt import Watcher, run_channel
-from astraml_ray.training.chunk_translator import ChunkTranslator, ChunkWorker, Order
 from astraml_ray.training.failures import classify
 from astraml_ray.training.orphans import is_alive, owned_by, wait_until, worker_of
 from astraml_ray.training.preparation import RunInputs
 from astraml_ray.training.run_folder import RunFolder
 from astraml_ray.training.stop import Stop
-from astraml_ray.training.translations import TRANSLATIONS, rule_of, translation_keep, unchanged
-from astraml_ray.training.translators import FIELD
+from astraml_ray.training.translation.chunks import ChunkTranslator, ChunkWorker, Order
+from astraml_ray.training.translation.place import TRANSLATIONS, rule_of, translation_keep, unchanged
+from astraml_ray.training.translation.translator import FIELD
 
 __all__ = ["translate_here", "translate_rows"]
 

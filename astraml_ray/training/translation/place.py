@@ -11,7 +11,7 @@ from astraml_ray.spec.augmentation import back_translation_of
 from astraml_ray.spec.text_augmentation import BackTranslation
 from astraml_ray.training.preparation import RunInputs
 from astraml_ray.training.run_folder import RunFolder
-from astraml_ray.training.translators import FIELD, SIDES, identity_of
+from astraml_ray.training.translation.translator import FIELD, SIDES, identity_of
 
 __all__ = ["TRANSLATIONS", "rule_of", "translation_keep", "unchanged"]
 

@@ -1,0 +1,1 @@
+"""Back-translation by a user's models: a stage before the first step."""

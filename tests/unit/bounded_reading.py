@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import zstandard
 
 from astraml_ray.data.formats import formats_of, fragments_of, read_fragment
@@ -21,6 +22,8 @@ LINES = {
 
 def write(kind: str, megabytes: int, folder: Path) -> Path:
     path = folder / f"{megabytes}.{kind}"
+    if kind == "parquet":
+        return write_row_group(megabytes, path)
     lines = LINES[kind.split(".")[0]].encode()
     with path.open("wb") as file:
         for _ in range(megabytes):
@@ -28,8 +31,17 @@ def write(kind: str, megabytes: int, folder: Path) -> Path:
     return path
 
 
+def write_row_group(megabytes: int, path: Path) -> Path:
+    """All rows in one, as `DataFrame.to_parquet` writes up to a million."""
+    texts = [f"{i} " + "word " * 190 for i in range(megabytes * 1000)]
+    table = pa.table({"text": texts, "label": [i % 7 for i in range(len(texts))]})
+    pq.write_table(table, path, row_group_size=len(texts), dictionary_pagesize_limit=1 << 16)
+    return path
+
+
 def peak_of(path: str) -> tuple[int, int]:
     """The most memory, in bytes, that this process has while it reads a file, and the rows."""
+    pa.default_memory_pool().release_unused()  # of what wrote it
     Path("/proc/self/clear_refs").write_text("5")
     objects = list_objects(path)
     kinds = formats_of(objects, "auto", OWN)
@@ -42,7 +54,7 @@ def peak_of(path: str) -> tuple[int, int]:
 def main() -> None:
     pa.set_memory_pool(pa.system_memory_pool())
     found = {}
-    for kind in ("jsonl", "csv", "jsonl.zst"):
+    for kind in ("jsonl", "csv", "jsonl.zst", "parquet"):
         small, large = (write(kind, megabytes, Path(sys.argv[1])) for megabytes in (20, 200))
         (least, _), (most, rows) = peak_of(str(small)), peak_of(str(large))
         found[kind] = (least, most, rows)

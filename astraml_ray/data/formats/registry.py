@@ -20,7 +20,7 @@ from astraml_ray.data.bad_data.rows import DAMAGED_FILE, BadRow
 from astraml_ray.data.formats.arrow import ARROW
 from astraml_ray.data.formats.compressed import compressed_format
 from astraml_ray.data.formats.delimited import CSV
-from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, mended_part
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, fragment_of, mended_part
 from astraml_ray.data.formats.images import IMAGE_FOLDER
 from astraml_ray.data.formats.json_lines import JSON_ARRAY, JSON_LINES
 from astraml_ray.data.formats.lines import line_format
@@ -133,12 +133,12 @@ def _as_one(group: list[Fragment]) -> Fragment:
 def _fragments(info: ObjectInfo, kind: str, access: Access, cache: Path | None) -> list[Fragment]:
     """Of one object; where they are costly to find, they are remembered."""
     file = FORMATS[kind]
-    if cache is None or not file.remembered:
+    if cache is None or not file.remembered(info.size):
         return file.fragments(info, access)
     key = json.dumps([_VERSION, asdict(info), kind, Bounds.fragment])
     path = cache / "fragments" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
-        return [Fragment(**part) for part in json.loads(path.read_text())]
+        return [fragment_of(part) for part in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError):
         parts = file.fragments(info, access)
     try:

@@ -204,5 +204,5 @@ def _schema_gz(info: ObjectInfo, access: Access) -> pa.Schema:
     return _read_gz(info, Fragment(0, -1, info.size), None, access).schema
 
 
-WEBDATASET = FileFormat(_fragments, _schema, _read, remembered=True, mend=_mend, head=_head)
+WEBDATASET = FileFormat(_fragments, _schema, _read, remembered=lambda size: True, mend=_mend, head=_head)
 WEBDATASET_GZ = FileFormat(_whole, _schema_gz, _read_gz, opens=lambda size: False, grouped=lambda: 0, mend=_mend_gz)

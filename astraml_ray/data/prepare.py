@@ -78,7 +78,7 @@ def objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[Object
     if spec.path is not None:
         return assign_splits(spec.path, list_objects(spec.path, access), access)
     uris = {"train": spec.train, "validation": spec.validation, "test": spec.test}
-    return {name: data_objects(list_objects(uri, access)) for name, uri in uris.items() if uri is not None}
+    return {name: data_objects(list_objects(uri, access), access) for name, uri in uris.items() if uri is not None}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from astraml_ray.data.storage.credentials import OWN, Access
-from astraml_ray.data.storage.objects import ObjectInfo, resolve
+from astraml_ray.data.storage.objects import ObjectInfo, read_range, resolve
 from astraml_ray.errors import DataError
 
 __all__ = ["IMAGE_SUFFIXES", "SPLITS", "assign_splits", "data_objects", "is_metadata", "split_of"]
@@ -17,6 +17,8 @@ _COMPANIONS = re.compile(
     r"(dataset_infos?\.json|dataset_dict\.json|readme(\..*)?|licen[cs]e(\..*)?|.*\.(md|idx|crc)|thumbs\.db|desktop\.ini)$",
     re.IGNORECASE,
 )
+_SHARD_LIST = re.compile(rb'"__kind__"\s*:\s*"wids-shard-index')
+_HEAD_BYTES = 1 << 14
 _NAMES = (
     ("train", re.compile(r"^train(?![a-z])|^training(?![a-z])", re.IGNORECASE)),
     ("validation", re.compile(r"^(validation|valid|val|dev|eval)(?![a-z])", re.IGNORECASE)),
@@ -41,14 +43,22 @@ def is_metadata(uri: str) -> bool:
     return uri.rsplit("/", 1)[-1].lower() in ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 
 
-def data_objects(objects: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+def data_objects(objects: Sequence[ObjectInfo], access: Access = OWN) -> list[ObjectInfo]:
     """The objects that hold rows: what lies beside them (state files, indexes, licences) is left out.
 
-    Where there is nothing else, they are taken for data.
+    Where there is nothing else, they are taken for data. JSON files among tar shards are looked into.
     """
     folders = {info.uri.rpartition("/")[0] for info in objects if info.uri.endswith("/state.json")}
     kept = [info for info in objects if not _is_companion(info.uri, folders)]
+    if any(info.uri.lower().endswith(".tar") for info in kept):
+        kept = [info for info in kept if not _lists_shards(info, access)]
     return kept or list(objects)
+
+
+def _lists_shards(info: ObjectInfo, access: Access) -> bool:
+    """Whether it is an index of WebDataset's `wids`: it has the names of shards, and how many samples each has."""
+    named = info.uri.lower().endswith(".json")
+    return named and bool(_SHARD_LIST.search(read_range(info, 0, _HEAD_BYTES, access)))
 
 
 def _is_companion(uri: str, saved: Collection[str]) -> bool:
@@ -65,7 +75,7 @@ def assign_splits(prefix: str, objects: Sequence[ObjectInfo], access: Access = O
     Raises:
         DataError: Some splits are named, but no training rows among them; or a metadata file is above them.
     """
-    objects = data_objects(objects)
+    objects = data_objects(objects, access)
     filesystem, path = resolve(prefix, access)
     root = filesystem.unstrip_protocol(path).rstrip("/")
     splits: dict[str, list[ObjectInfo]] = {}

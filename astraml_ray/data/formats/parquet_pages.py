@@ -14,7 +14,7 @@ from astraml_ray.data.formats.thrift import Struct, parsed
 
 __all__ = ["Chunk", "Page", "UnknownPagesError", "pages_of", "values_in"]
 
-_WINDOW = 64 << 10
+_WINDOW = 8 << 20
 _HEADER = 1 << 10
 _MOST_HEADER = 16 << 20
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
@@ -150,7 +150,10 @@ def _walked(chunk: Chunk, read: Read) -> list[Page]:
 
 
 def _headers(chunk: Chunk, read: Read) -> Iterator[tuple[int, int, Struct]]:
-    """Where each page begins, where its body does, and its header."""
+    """Where each page begins, where its body does, and its header.
+
+    Pages of a megabyte are read with their headers: as many requests as there are pages would take longer.
+    """
     window, base, at, values = b"", chunk.start, chunk.start, 0
     while values < chunk.values and at < chunk.stop:
         if not base <= at < base + len(window) - _HEADER:

@@ -18,6 +18,7 @@ __all__ = [
     "Bounds",
     "FileFormat",
     "Fragment",
+    "ListedRows",
     "PageRange",
     "damage_named",
     "format_names",
@@ -85,6 +86,17 @@ class PageRange(Fragment):
     pages: tuple[tuple[int, int, int, int], ...] = ()
 
 
+@dataclass(frozen=True)
+class ListedRows(Fragment):
+    """Images of which a metadata file tells that tells of other splits' images, too.
+
+    Attributes:
+        numbers: Of their rows in that file, ascending.
+    """
+
+    numbers: tuple[int, ...] = ()
+
+
 def fragment_of(plain: Mapping[str, Any]) -> Fragment:
     """The reverse of dataclasses.asdict, from JSON.
 
@@ -93,6 +105,8 @@ def fragment_of(plain: Mapping[str, Any]) -> Fragment:
     """
     if "pages" in plain:
         return PageRange(**{**plain, "pages": tuple(tuple(one) for one in plain["pages"])})
+    if "numbers" in plain:
+        return ListedRows(**{**plain, "numbers": tuple(plain["numbers"])})
     return Fragment(**plain)
 
 

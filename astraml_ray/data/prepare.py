@@ -25,6 +25,7 @@ __all__ = [
     "listings_by_split",
     "numeric_first",
     "objects_by_split",
+    "of_no_split",
     "rows_of_split",
 ]
 
@@ -83,9 +84,22 @@ def fraction_to_threshold(fraction: float) -> int:
 def objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[ObjectInfo]]:
     """The objects of each split that there are files of."""
     if spec.path is not None:
-        return assign_splits(spec.path, list_objects(spec.path, access), access)
+        return _assigned(spec.path, access)[0]
     uris = {"train": spec.train, "validation": spec.validation, "test": spec.test}
     return {name: data_objects(list_objects(uri, access), access) for name, uri in uris.items() if uri is not None}
+
+
+def _assigned(path: str, access: Access) -> tuple[dict[str, list[ObjectInfo]], list[ObjectInfo]]:
+    """The objects of each split, and those of none."""
+    listed = data_objects(list_objects(path, access), access)
+    found = assign_splits(path, listed, access)
+    taken = {info for objects in found.values() for info in objects}
+    return found, [info for info in listed if info not in taken]
+
+
+def of_no_split(spec: DatasetSpec, access: Access) -> list[ObjectInfo]:
+    """Objects that no split reads, where some have a split's name and these have none."""
+    return [] if spec.path is None else _assigned(spec.path, access)[1]
 
 
 def listings_by_split(spec: DatasetSpec, access: Access) -> dict[str, Listing]:

@@ -17,7 +17,7 @@ from astraml_ray.data.inspection.counts import SplitTally
 from astraml_ray.data.inspection.findings import find_faults
 from astraml_ray.data.inspection.loose import Refusal, loose_schema, read_loosely
 from astraml_ray.data.inspection.repeats import MOST_HASHED, RowHashes
-from astraml_ray.data.prepare import listings_by_split
+from astraml_ray.data.prepare import listings_by_split, of_no_split
 from astraml_ray.data.rows import content_hash
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo
@@ -123,7 +123,7 @@ def inspect_dataset(
         "limit": limit,
         "split_off": None if "validation" in by_split else spec.validation_fraction,
     }
-    return {**found, "findings": find_faults(found)}
+    return {**found, "findings": find_faults(found, unread=of_no_split(spec, access), read=by_split["train"])}
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,18 @@ def test_tables(tmp_path: Path) -> None:
         assert not codes(found), folder
 
 
+def test_texts_in_folders(tmp_path: Path) -> None:
+    """A file per text, as reviews come: that their folders are no labels is told."""
+    for number, row in enumerate(TEXTS):
+        path = tmp_path / ("train", "test")[number % 5 == 4] / ("pos", "neg")[number % 2] / f"{number}_7.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(row["text"])
+    found = inspected(tmp_path)
+    assert facts(found) == {"train": (48, 48), "test": (12, 12)}
+    [told] = [one["message"] for one in found["findings"] if one["code"] == "text_folders"]
+    assert told == "texts lie in folders (neg, pos), whose names are no labels"
+
+
 def test_images_and_tars(tmp_path: Path) -> None:
     """Extensions in capitals, folders with spaces; long names that are not ASCII, and what macOS leaves in tars."""
     images = [row["image"] for row in image_rows(24, seed=1).to_pylist()]

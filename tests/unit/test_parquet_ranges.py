@@ -148,7 +148,7 @@ def test_lists_that_go_on_over_pages(
     footer = parsed(sink.getvalue()[-8 - file.metadata.serialized_size : -8])[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Bounds, "fragment", 2000)
-        parts = ranges_of(sink, file.schema, 0)
+        parts = ranges_of(sink, file.schema, Fragment(0, len(table), file.metadata.row_group(0).total_byte_size))
         got = [rows_of_range(sink, file.schema, part, None) for part in parts if isinstance(part, PageRange)]
     assert len(got) == len(parts) > 1
     assert pa.concat_tables(got).to_pylist() == table.to_pylist()
@@ -253,6 +253,27 @@ def test_damage_is_named_and_costs_its_ranges(tmp_path: Path) -> None:
     assert type(whole) is Fragment
     with pytest.raises(DamagedError):
         read_fragment(objects, whole, "parquet", ["text"], OWN)
+
+
+@pytest.mark.parametrize("options", WRITINGS[:3])
+def test_whatever_is_damaged_is_called_damaged(options: dict[str, Any], tmp_path: Path) -> None:
+    """In pages, their headers, the offset index or the footer; the rest is read."""
+    good = write(TABLE.select(["text", "tags", "label"]), tmp_path / "t.parquet", **options).read_bytes()
+    random = np.random.default_rng(0)
+    told: list[str | None] = []
+    for _ in range(30):
+        data = bytearray(good)
+        for place in random.integers(0, len(data), 3).tolist() + (len(data) - random.integers(1, 3000, 2)).tolist():
+            data[place] = int(random.integers(256))
+        (tmp_path / "t.parquet").write_bytes(data)
+        objects = list_objects(str(tmp_path / "t.parquet"))
+        try:
+            for part in fragments_of(objects, ["parquet"], range(1), OWN):
+                read_fragment(objects, part, "parquet", None, OWN)
+        except DamagedError as error:
+            told.append(error.param)
+    assert len(told) > 10
+    assert set(told) == {objects[0].uri}
 
 
 def test_reads_of_a_range_are_of_its_bytes(tmp_path: Path) -> None:

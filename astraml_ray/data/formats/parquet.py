@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from astraml_ray.data.formats.features import plain_features
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, PageRange, damage_named, select_columns
 from astraml_ray.data.formats.mending import Mended
+from astraml_ray.data.formats.parquet_pages import DAMAGE
 from astraml_ray.data.formats.parquet_ranges import ranges_of, rows_of_range
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo, open_object
@@ -26,9 +27,8 @@ def _fragments(info: ObjectInfo, access: Access) -> list[Fragment]:
 
 
 def _parts(file: IO[bytes], footer: pq.FileMetaData, place: int, group: pq.RowGroupMetaData) -> list[Fragment]:
-    if group.total_byte_size > Bounds.whole:
-        return ranges_of(file, footer.schema, place)
-    return [Fragment(0, group.num_rows, group.total_byte_size, group=place)]
+    whole = Fragment(0, group.num_rows, group.total_byte_size, group=place)
+    return ranges_of(file, footer.schema, whole) if whole.size > Bounds.whole else [whole]
 
 
 def _schema(info: ObjectInfo, access: Access) -> pa.Schema:
@@ -62,7 +62,7 @@ def _range(
 ) -> pa.Table:
     try:
         return rows_of_range(file, parquet.schema, part, columns)
-    except (ValueError, KeyError) as error:
+    except DAMAGE as error:
         raise DamagedError(
             f"is damaged: {str(error).splitlines()[0][:300]}", param=info.uri, hint="write the object again"
         ) from error

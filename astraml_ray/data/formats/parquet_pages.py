@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from astraml_ray.data.formats.thrift import Struct, parsed
 
-__all__ = ["Chunk", "Page", "UnknownPagesError", "pages_of", "values_in"]
+__all__ = ["DAMAGE", "Chunk", "Page", "UnknownPagesError", "pages_of", "values_in"]
 
 _WINDOW = 8 << 20
 _HEADER = 1 << 10
@@ -20,6 +20,8 @@ _MOST_HEADER = 16 << 20
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 _RLE = 3
 _CODECS = {1: "snappy", 2: "gzip", 4: "brotli", 6: "zstd", 7: "lz4_raw"}
+DAMAGE = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError)
+"""What comes of a footer or a page's header that is not as it should be."""
 Read = Callable[[int, int], bytes]
 """The bytes of an object from one place up to another."""
 
@@ -102,7 +104,11 @@ def pages_of(chunk: Chunk, read: Read) -> list[Page]:
     """
     try:
         found = _indexed(chunk, read) if chunk.index else _walked(chunk, read)
-    except (ValueError, KeyError, IndexError, TypeError, pa.ArrowException) as error:
+    except (*DAMAGE, pa.ArrowException) as error:
+        raise UnknownPagesError from error
+    except OSError as error:  # Arrow's, of what cannot be decompressed; the storage's has a number
+        if type(error) is not OSError or error.errno is not None:
+            raise
         raise UnknownPagesError from error
     if not found or found[0].row or not found[0].whole:
         raise UnknownPagesError

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from astraml_ray.data.formats.fragment import Bounds, Fragment, PageRange
-from astraml_ray.data.formats.parquet_pages import Chunk, Page, Read, UnknownPagesError, pages_of, values_in
+from astraml_ray.data.formats.parquet_pages import DAMAGE, Chunk, Page, Read, UnknownPagesError, pages_of, values_in
 from astraml_ray.data.formats.thrift import FALSE, I32, I64, LIST, STRUCT, Struct, parsed, varint, written
 
 __all__ = ["ranges_of", "rows_of_range"]
@@ -28,33 +28,32 @@ _WIDTHS = {"INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_A
 _DATA_V2 = 3
 
 
-def ranges_of(file: IO[bytes], schema: pq.ParquetSchema, group: int) -> list[Fragment]:
-    """A row group in ranges of rows that can be read apart; one fragment where it cannot be cut.
+def ranges_of(file: IO[bytes], schema: pq.ParquetSchema, whole: Fragment) -> list[Fragment]:
+    """A row group in ranges of rows that can be read apart; as it is where it cannot be cut.
 
     Args:
         file: The Parquet file.
         schema: Of it.
-        group: Which row group.
+        whole: The row group.
     """
-    found = _footer(_footer_bytes(file))[4][1][1][group]
-    rows, size = found[3][1], found[2][1]
-    whole: list[Fragment] = [Fragment(0, rows, size, group=group)]
+    rows, size = whole.rows, whole.size
     try:
+        found = _footer(_footer_bytes(file))[4][1][1][whole.group]
         columns = enumerate(found[1][1][1])
         chunks = [Chunk.of(column, schema.column(place).max_repetition_level) for place, column in columns]
         pages: list[Sequence[Page]] = [pages_of(chunk, _reader(file)) for chunk in chunks]
-    except UnknownPagesError:
-        return whole
+    except (UnknownPagesError, *DAMAGE):
+        return [whole]
     cuts = _cuts(chunks, pages, size, rows)
     if len(cuts) < 3:
-        return whole
+        return [whole]
     pages = _together(chunks, pages)
     return [
         PageRange(
             0,
             b - a,
             size * (b - a) // rows,
-            group=group,
+            group=whole.group,
             start=a,
             stop=b,
             pages=tuple(_part(part, a, b) for part in pages),

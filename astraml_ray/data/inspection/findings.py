@@ -29,7 +29,7 @@ def find_faults(facts: Facts, *, unread: Sequence[ObjectInfo] = (), read: Sequen
         unread: Objects that no split reads.
         read: The training objects.
     """
-    found = [*_leakage(facts), *_columns(facts), *_partitions(facts, read), *_left_out(unread)]
+    found = [*_leakage(facts), *_columns(facts), *_folders(facts, read), *_left_out(unread)]
     for name, split in facts["splits"].items():
         found += [*_rows(name, split), *_labels(name, split, facts), *_duplicates(name, split)]
         found += _images(name, split)
@@ -51,13 +51,19 @@ def _leakage(facts: Facts) -> Iterator[Finding]:
             )
 
 
-def _partitions(facts: Facts, objects: Sequence[ObjectInfo]) -> Iterator[Finding]:
-    """Spark writes columns into the names of folders: `label=pos/part-0.parquet`."""
+def _folders(facts: Facts, objects: Sequence[ObjectInfo]) -> Iterator[Finding]:
+    """Spark writes columns into the names of folders, `label=pos/part-0.parquet`; others sort texts into them."""
     names = {name for info in objects for name in _PARTITION.findall(info.uri)}
     lost = sorted(names - {column["name"] for column in facts["columns"]})
     if lost:
         message = f"folders are named {', '.join(f'{name}=…' for name in lost[:_SHOWN])}, and such columns are not read"
         yield _finding("warning", "partition_folders", None, message, "write those columns into the files, too")
+    folders = sorted({info.uri.split("/")[-2] for info in objects})
+    if not lost and len(folders) > 1 and facts["splits"]["train"]["formats"] == ["text"]:
+        message = f"texts lie in folders ({', '.join(folders[:_SHOWN])}), whose names are no labels"
+        yield _finding(
+            "note", "text_folders", None, message, "if they are, write a CSV or JSON Lines with a label column"
+        )
 
 
 def _left_out(objects: Sequence[ObjectInfo]) -> Iterator[Finding]:

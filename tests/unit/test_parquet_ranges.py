@@ -39,6 +39,7 @@ def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is large, and the ranges, a thousandth."""
     monkeypatch.setattr(Bounds, "fragment", 20 << 10)
     monkeypatch.setattr(Bounds, "whole", 80 << 10)
+    monkeypatch.setattr(Bounds, "frame", 160 << 10)
 
 
 def all_types(rows: int = ROWS) -> pa.Table:
@@ -166,6 +167,17 @@ def test_ordinary_row_groups_are_fragments_as_ever(tmp_path: Path) -> None:
     wanted = [Fragment(0, 500, group.total_byte_size, group=i) for i, group in enumerate(groups)]
     assert fragments_at(tmp_path / "t.parquet") == wanted
     assert all(type(part) is Fragment for part in fragments_at(tmp_path / "t.parquet"))
+
+
+def test_a_row_group_without_an_index_is_cut_when_it_is_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pages are found by reading it; an offset index tells them at once."""
+    table = TABLE.select(["text", "label"])
+    size = pq.ParquetFile(write(table, tmp_path / "plain.parquet")).metadata.row_group(0).total_byte_size
+    write(table, tmp_path / "indexed.parquet", write_page_index=True)
+    for bound, parts in ((size - 1, (True, True)), (size, (False, True))):
+        monkeypatch.setattr(Bounds, "frame", bound)
+        found = [fragments_at(tmp_path / f"{name}.parquet") for name in ("plain", "indexed")]
+        assert tuple(len(one) > 3 for one in found) == parts
 
 
 def test_a_footer_is_written_as_it_was(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """File formats: how one is recognised, its fragments found cheaply, and one of them read.
 
-One file per format; `registry` has them all. A **fragment** is a Parquet row group or, of one of over 64 MiB, a range
-of its rows; a range of whole lines, of samples of a tar or of Arrow record batches; or a group of small files. Of an
-image folder with a metadata file it is a run of that file's rows: `listing_of` puts the images into their order, behind
-the file.
+One file per format; `registry` has them all. A **fragment** is a Parquet row group or, of a large one, a range of its
+rows; a range of whole lines, of samples of a tar or of Arrow record batches; or a group of small files. Of an image
+folder with a metadata file it is a run of that file's rows: `listing_of` puts the images into their order, behind the
+file.
 """
 
 from __future__ import annotations

@@ -28,7 +28,10 @@ def _fragments(info: ObjectInfo, access: Access) -> list[Fragment]:
 
 def _parts(file: IO[bytes], footer: pq.FileMetaData, place: int, group: pq.RowGroupMetaData) -> list[Fragment]:
     whole = Fragment(0, group.num_rows, group.total_byte_size, group=place)
-    return ranges_of(file, footer.schema, whole) if whole.size > Bounds.whole else [whole]
+    # Without an index the pages are found by reading the row group once: that has to be worth it.
+    indexed = all(group.column(i).has_offset_index for i in range(group.num_columns))
+    large = whole.size > (Bounds.whole if indexed else Bounds.frame)
+    return ranges_of(file, footer.schema, whole) if large else [whole]
 
 
 def _schema(info: ObjectInfo, access: Access) -> pa.Schema:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import astuple
 
 from astraml_ray.data.formats import objects_of
-from astraml_ray.data.prepare import objects_by_split
+from astraml_ray.data.prepare import objects_by_split, rows_of_split
 from astraml_ray.data.splits import SPLITS
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo
@@ -45,6 +45,8 @@ def listing_digest(spec: DatasetSpec, secret: Callable[[], str] | None) -> str:
     """
     access = Access(spec.endpoint_url, secret)
     by_split = objects_by_split(spec, access)
+    splits = [split for split in SPLITS if split in by_split]
+    rows = {split: rows_of_split(spec, split, by_split, access) for split in splits}
     return digest_of(
-        spec, (info for split in SPLITS for info in objects_of(by_split.get(split, []), spec.format, access))
+        spec, (info for split in splits for info in objects_of(by_split[split], spec.format, access, rows[split]))
     )

@@ -189,8 +189,21 @@ def _unrecognised(schema: pa.Schema, role: str, source: str) -> DataError:
     return DataError(
         f"no {role} column is recognised; the columns are {_listing(schema)}",
         param=source,
-        hint=f"name it: dataset.columns.{role}=NAME",
+        hint=_hint_for(schema, role, source),
     )
+
+
+def _hint_for(schema: pa.Schema, role: str, source: str) -> str:
+    for field in schema:
+        if _is_list(field.type) and pa.types.is_struct(field.type.value_type):
+            inner = {one.name for one in field.type.value_type}
+            if inner >= {"role", "content"} or inner >= {"from", "value"}:
+                return f"chats are not read as they are: write each {field.name!r} as one text, as the model expects it"
+            if len(schema) == 1 and source.lower().endswith((".json", ".jsonl")):
+                return f"if the rows are those within {field.name!r}, write them alone: jq -c '.{field.name}[]'"
+    named = f"name it: dataset.columns.{role}=NAME"
+    table = source.lower().removesuffix(".gz").removesuffix(".zst").endswith((".csv", ".tsv"))
+    return f"{named}; the first line of a table has the columns' names" if table else named
 
 
 def _pick(schema: pa.Schema, wanted: str | None, usual: Sequence[str], role: str, source: str) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from astraml_ray.data.columns import Target
-from astraml_ray.data.formats import Fragment
+from astraml_ray.data.formats import Fragment, fragment_of
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo
 
@@ -112,7 +112,7 @@ class Manifest:
         data["formats"], data["labels"] = tuple(data["formats"]), tuple(data["labels"])
         data["splits"] = {
             name: Split(
-                tuple(Fragment(**f) for f in split["fragments"]),
+                tuple(fragment_of(f) for f in split["fragments"]),
                 tuple(split["rows"]),
                 split["side"],
                 tuple(split.get("classes", ())),
@@ -125,7 +125,7 @@ class Manifest:
                 left["rows"],
                 left["reasons"],
                 tuple(left["first"]),
-                tuple(Fragment(**f) for f in left["unreadable"]),
+                tuple(fragment_of(f) for f in left["unreadable"]),
             )
             for name, left in data.get("left_out", {}).items()
         }

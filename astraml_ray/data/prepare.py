@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from astraml_ray.data.bad_data.tolerance import judge
 from astraml_ray.data.columns import find_columns
-from astraml_ray.data.formats import Fragment, first_of, fragments_of, listing_of, mended_schema
+from astraml_ray.data.formats import Fragment, Listing, first_of, fragments_of, listing_of, mended_schema
 from astraml_ray.data.manifest import Manifest, Split
 from astraml_ray.data.scan import MAX_CLASSES, FragmentScan, scan_fragment, scan_fragments
-from astraml_ray.data.splits import SPLITS, assign_splits, data_objects
+from astraml_ray.data.splits import SPLITS, SplitRows, assign_splits, data_objects, root_of
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo, list_objects
 from astraml_ray.errors import DataError
 from astraml_ray.spec.dataset import DatasetSpec
 from astraml_ray.spec.job import Task
 
-__all__ = ["build_manifest", "find_roles", "fraction_to_threshold", "numeric_first", "objects_by_split"]
+__all__ = [
+    "build_manifest",
+    "find_roles",
+    "fraction_to_threshold",
+    "listings_by_split",
+    "numeric_first",
+    "objects_by_split",
+    "of_no_split",
+    "rows_of_split",
+]
 
 
 def build_manifest(
@@ -42,12 +51,11 @@ def build_manifest(
         DataError: With the object or field at fault and what to do.
     """
     access = Access(spec.endpoint_url, secret)
-    by_split = objects_by_split(spec, access)
-    listings = {name: listing_of(by_split[name], spec.format, access) for name in SPLITS if name in by_split}
+    listings = listings_by_split(spec, access)
     objects = [info for listing in listings.values() for info in listing.objects]
     formats = [kind for listing in listings.values() for kind in listing.kinds]
     roles = find_columns(mended_schema(objects[0], formats[0], access), spec.columns, task=task, source=objects[0].uri)
-    threshold = 0 if "validation" in by_split else fraction_to_threshold(spec.validation_fraction)
+    threshold = 0 if "validation" in listings else fraction_to_threshold(spec.validation_fraction)
     manifest = Manifest(
         tuple(objects), tuple(formats), roles.columns, roles.target, (), {}, threshold, spec.endpoint_url, secret
     )
@@ -76,9 +84,47 @@ def fraction_to_threshold(fraction: float) -> int:
 def objects_by_split(spec: DatasetSpec, access: Access) -> dict[str, list[ObjectInfo]]:
     """The objects of each split that there are files of."""
     if spec.path is not None:
-        return assign_splits(spec.path, list_objects(spec.path, access), access)
+        return _assigned(spec.path, access)[0]
     uris = {"train": spec.train, "validation": spec.validation, "test": spec.test}
-    return {name: data_objects(list_objects(uri, access)) for name, uri in uris.items() if uri is not None}
+    return {name: data_objects(list_objects(uri, access), access) for name, uri in uris.items() if uri is not None}
+
+
+def _assigned(path: str, access: Access) -> tuple[dict[str, list[ObjectInfo]], list[ObjectInfo]]:
+    """The objects of each split, and those of none."""
+    listed = data_objects(list_objects(path, access), access)
+    found = assign_splits(path, listed, access)
+    taken = {info for objects in found.values() for info in objects}
+    return found, [info for info in listed if info not in taken]
+
+
+def of_no_split(spec: DatasetSpec, access: Access) -> list[ObjectInfo]:
+    """Objects that no split reads, where some have a split's name and these have none."""
+    return [] if spec.path is None else _assigned(spec.path, access)[1]
+
+
+def listings_by_split(spec: DatasetSpec, access: Access) -> dict[str, Listing]:
+    """The objects of each split as they are read, the training rows first.
+
+    Raises:
+        DataError: As listing_of.
+    """
+    found = objects_by_split(spec, access)
+    names = [name for name in SPLITS if name in found]
+    return {
+        name: listing_of(found[name], spec.format, access, rows_of_split(spec, name, found, access)) for name in names
+    }
+
+
+def rows_of_split(spec: DatasetSpec, name: str, splits: Collection[str], access: Access) -> SplitRows | None:
+    """Which rows of a metadata file above several splits are those of one; None where no file can be.
+
+    Args:
+        spec: The dataset.
+        name: Of the split.
+        splits: All that there are files of.
+        access: How it is reached.
+    """
+    return None if spec.path is None else SplitRows(name, root_of(spec.path, access), frozenset(splits))
 
 
 @dataclass(frozen=True)

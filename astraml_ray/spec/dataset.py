@@ -51,7 +51,8 @@ class DatasetSpec(SpecModel):
     format: DatasetFormat = "auto"
     """The file format; `auto` goes by the files' first bytes, and by their names where those leave it open. Lines
     may be compressed with gzip or zstd. An image folder's rows are its images, of the class that their folder names; or
-    those of its `metadata.jsonl`, `metadata.csv` or `metadata.parquet`, in which `file_name` names the image."""
+    those of its `metadata.jsonl`, `metadata.csv` or `metadata.parquet`, in which `file_name` names the image; one above
+    the folders of several splits tells of all."""
     columns: Columns = Columns()
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Share of the training rows that becomes the validation set when there is none. A row's side

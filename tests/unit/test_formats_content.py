@@ -142,7 +142,7 @@ def test_a_first_block_that_is_longer_than_the_first_look_is_read_whole(tmp_path
     ("name", "data", "hint"),
     [
         ("a.csv", "text,label\nä,b\n".encode("utf-16"), "UTF-8"),
-        ("a.zip", b"PK\x03\x04....", "gzip or zstd"),
+        ("a.zip", b"PK\x03\x04....", "unpack it"),
         ("a.jsonl.bz2", b"BZh9....", "gzip or zstd"),
         ("a.jsonl.gz", gzip.compress(gzip.compress(b'{"text": "a"}\n', mtime=0), mtime=0), "once"),
         ("a.jsonl.gz", b"\x1f\x8b\x08\x00 broken", "again"),

@@ -167,15 +167,101 @@ def test_a_named_image_that_is_missing_is_a_bad_row(name: str, tmp_path: Path, m
     assert "is not there" in refused["why"]
 
 
+def write_above(folder: Path, kind: str = "jsonl") -> dict[str, Rows]:
+    """One metadata file above the folders of three splits, whose rows are mixed; as their rows should be."""
+    counts = {"train": 30, "val": 12, "test": 8}
+    found = {}
+    for seed, (split, count) in enumerate(counts.items()):
+        found[split] = write_folder(folder / split, count, seed=seed)
+        (folder / split / "metadata.jsonl").unlink()
+    rows = [
+        {"file_name": f"{split}/{row['file_name']}", "label": row["label"], "score": row["score"]}
+        for split, part in found.items()
+        for row in part
+    ]
+    order = sorted(range(len(rows)), key=lambda i: i * 7919 % 50)
+    write_metadata(folder, [rows[i] for i in order], kind)
+    flat = [(split, row) for split, part in found.items() for row in part]
+    return {split: [flat[i][1] for i in order if flat[i][0] == split] for split in counts}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_file_above_the_folders_of_all_splits(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each split's rows are those whose images are in its folder, in the order of the file."""
+    monkeypatch.setattr(Bounds, "group", 8)
+    rows = write_above(tmp_path / "d", kind)
+    manifest = manifest_of(tmp_path / "d", tmp_path / "c")
+    assert {name: split.total_rows for name, split in manifest.splits.items()} == {
+        "train": 30,
+        "validation": 12,
+        "test": 8,
+    }
+    for name, split in (("train", "train"), ("validation", "val"), ("test", "test")):
+        assert images_of(manifest, name) == expected_of(rows[split])
+    assert len(manifest.splits["train"].fragments) == 4
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    again = manifest_of(tmp_path / "d", tmp_path / "c")  # what was counted is remembered
+    assert again == manifest
+    spec = DatasetSpec(path=str(tmp_path / "d"))
+    assert listing_digest(spec, None) == digest_of(spec, manifest.objects)
+    found = inspect_dataset(spec)
+    assert [split["rows"] for split in found["splits"].values()] == [30, 12, 8]
+    assert not any(split["unnamed_images"] or split["refused"] for split in found["splits"].values())
+    alone = manifest_of(tmp_path / "d", tmp_path / "c", columns={"label": "score"}, on_bad_row="skip")
+    assert [row["score"] for row in rows["train"]] == [int(label) for _, label in images_of(alone, "train")]
+
+
+def test_bad_rows_of_a_file_above_all_splits_are_told_by_their_numbers_in_it(tmp_path: Path) -> None:
+    """A row without a name, one whose image is not there, one of an image in no split, and one that does not parse."""
+    rows = write_above(tmp_path)
+    path = tmp_path / "metadata.jsonl"
+    lines = path.read_text().splitlines()
+    missing = next(i for i, line in enumerate(lines) if "val/" in line)
+    nameless, outside, broken = [i for i, line in enumerate(lines) if "train/" in line and i > missing][:3]
+    gone = tmp_path / json.loads(lines[missing])["file_name"]
+    gone.unlink()
+    lines[nameless] = json.dumps({**json.loads(lines[nameless]), "file_name": ""})
+    lines[outside] = json.dumps({**json.loads(lines[outside]), "file_name": "other/x.png"})
+    lines[broken] = lines[broken][:-3]
+    path.write_text("\n".join(lines) + "\n")
+    manifest = manifest_of(tmp_path, tmp_path / "c", on_bad_row="quarantine", max_bad_fraction=0.2)
+    records = [json.loads(line) for line in quarantined(manifest).splitlines()]
+    told = {(one["split"], one["reason"], one["row"]) for one in records if one["reason"] != "missing_image"}
+    assert told == {("train", "null", nameless), ("train", "unparsable", broken)}
+    images = {(record["split"], record["message"].partition("(")[2]) for record in records}
+    assert {("train", f"row {outside} of it)"), ("validation", f"row {missing} of it)")} < images
+    assert len(images_of(manifest, "train")) == len(rows["train"]) - 3
+    assert len(images_of(manifest, "validation")) == len(rows["val"]) - 1
+    assert images_of(manifest, "test") == expected_of(rows["test"])
+
+
+def test_a_split_with_a_file_of_its_own_takes_none_from_above(tmp_path: Path) -> None:
+    rows = write_above(tmp_path)
+    own = write_folder(tmp_path / "val", 12, seed=9)
+    manifest = manifest_of(tmp_path, tmp_path / "c")
+    assert images_of(manifest, "validation") == expected_of(own)
+    assert images_of(manifest, "train") == expected_of(rows["train"])
+
+
+def test_a_file_above_one_split_alone(tmp_path: Path) -> None:
+    """And the classes are its, not the folders'."""
+    rows = write_folder(tmp_path / "train", 30, seed=1)
+    (tmp_path / "train" / "metadata.jsonl").unlink()
+    write_metadata(tmp_path, [{"file_name": f"train/{row['file_name']}", "label": row["label"]} for row in rows])
+    manifest = manifest_of(tmp_path, tmp_path / "c")
+    both = images_of(manifest, "train") + images_of(manifest, "validation")
+    assert sorted(both) == sorted(expected_of(rows))
+
+
 def test_a_metadata_file_that_is_not_every_images_is_refused(tmp_path: Path) -> None:
-    """Above the splits, or of some folders only: the classes would be those of folders, or images left out unseen."""
+    """Of one split or of some folders only: images would be left out unseen."""
     rows = write_folder(tmp_path / "train", 10, seed=1)
     write_folder(tmp_path / "validation", 6, seed=2)
     for split in ("train", "validation"):
         (tmp_path / split / "metadata.jsonl").unlink()
     write_metadata(tmp_path, [{"file_name": f"train/{row['file_name']}", "label": row["label"]} for row in rows])
     above = error_of(tmp_path, tmp_path / "c")
-    assert "lies above the images of train" in above.message
+    assert "the validation set has no rows" in above.message
     assert str(above.param).endswith("/metadata.jsonl")
     (tmp_path / "metadata.jsonl").rename(tmp_path / "train" / "a" / "metadata.jsonl")
     some = error_of(tmp_path, tmp_path / "c")

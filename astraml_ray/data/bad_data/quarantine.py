@@ -63,7 +63,8 @@ def _bad_rows(manifest: Manifest, name: str, split: Split) -> Iterator[tuple[int
             content = _content(checked, one, places)
             where = _place(manifest, name, fragment, one.source)
             message = manifest.access.hidden(one.message)
-            yield 1, {**where, "row": one.row - one.before, "reason": one.reason, "message": message, **content}
+            first = fragment.start if "row_group" in where else 0
+            yield 1, {**where, "row": first + one.row - one.before, "reason": one.reason, "message": message, **content}
 
 
 def _place(manifest: Manifest, name: str, fragment: Fragment, source: int = 0) -> dict[str, Any]:

@@ -167,4 +167,4 @@ def _record_batches(info: ObjectInfo, fragment: Fragment, columns: list[str] | N
     return select_columns(info, table, columns)
 
 
-ARROW = FileFormat(_fragments, _schema, _read, remembered=True, mend=_mend)
+ARROW = FileFormat(_fragments, _schema, _read, remembered=lambda size: True, mend=_mend)

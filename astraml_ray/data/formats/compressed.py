@@ -188,7 +188,7 @@ def compressed_format(grammar: Grammar, packed: str) -> FileFormat:
         schema,
         read,
         opens=lambda size: size > _small(),
-        remembered=True,
+        remembered=lambda size: True,
         grouped=_small,
         mend=mended,
         head=head,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,8 +18,11 @@ __all__ = [
     "Bounds",
     "FileFormat",
     "Fragment",
+    "ListedRows",
+    "PageRange",
     "damage_named",
     "format_names",
+    "fragment_of",
     "mended_part",
     "place_of",
     "select_columns",
@@ -53,8 +57,8 @@ class Fragment:
         source: Index of the (first) object in the manifest.
         rows: Rows in it; -1 until they are counted.
         size: Its bytes, uncompressed where that is known.
-        group: Parquet row group. In compressed files, the byte at which decompression begins. Of images that a metadata
-            file names, the index of that file in the manifest.
+        group: Parquet row group; part of a large one is a PageRange. In compressed files, the byte at which
+            decompression begins. Of images that a metadata file names, the index of that file in the manifest.
         start: First byte of a range: of lines, of samples of a tar, of Arrow messages. In compressed files it is
             counted in decompressed bytes from `group`.
         stop: Byte after the range; 0 is the whole object.
@@ -71,6 +75,42 @@ class Fragment:
 
 
 @dataclass(frozen=True)
+class PageRange(Fragment):
+    """Rows of a Parquet row group that is too large to be read as one; `start` and `stop` count rows of it.
+
+    Attributes:
+        pages: Of each leaf column, in the footer's order: the first byte of its data pages; of those with rows of the
+            range, the first byte, the byte after them, and their first row.
+    """
+
+    pages: tuple[tuple[int, int, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class ListedRows(Fragment):
+    """Images of which a metadata file tells that tells of other splits' images, too.
+
+    Attributes:
+        numbers: Of their rows in that file, ascending.
+    """
+
+    numbers: tuple[int, ...] = ()
+
+
+def fragment_of(plain: Mapping[str, Any]) -> Fragment:
+    """The reverse of dataclasses.asdict, from JSON.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if "pages" in plain:
+        return PageRange(**{**plain, "pages": tuple(tuple(one) for one in plain["pages"])})
+    if "numbers" in plain:
+        return ListedRows(**{**plain, "numbers": tuple(plain["numbers"])})
+    return Fragment(**plain)
+
+
+@dataclass(frozen=True)
 class FileFormat:
     """A file format: three functions, and what most leave as it is.
 
@@ -79,7 +119,8 @@ class FileFormat:
         schema: The columns of an object, as `read` gives them.
         read: The wanted columns (None is all) of a fragment of one object, in file order.
         opens: Whether `fragments` opens an object of this size.
-        remembered: Whether finding the fragments costs so much that it is done once for an object's ETag.
+        remembered: Whether finding the fragments of an object of this size costs so much that it is done once for its
+            ETag.
         read_group: The wanted columns of several whole objects of one row each; None reads them one by one.
         grouped: The largest object, in bytes, that shares a fragment with its neighbours.
         mend: As `read`, of a fragment that `read` finds damaged: what parses, and what does not told apart. None where
@@ -94,7 +135,7 @@ class FileFormat:
     schema: Callable[[ObjectInfo, Access], pa.Schema]
     read: Callable[[ObjectInfo, Fragment, list[str] | None, Access], pa.Table]
     opens: Callable[[int], bool] = lambda size: True
-    remembered: bool = False
+    remembered: Callable[[int], bool] = lambda size: False
     read_group: Callable[[Sequence[ObjectInfo], list[str] | None, Access], pa.Table] | None = None
     grouped: Callable[[], int] = lambda: Bounds.fragment // 8
     mend: Callable[[ObjectInfo, Fragment, list[str] | None, Access], Mended] | None = None
@@ -143,7 +184,8 @@ def place_of(objects: Sequence[ObjectInfo], fragment: Fragment, kind: str) -> st
     if fragment.count > 1:
         return f"{uri} and the {fragment.count - 1} objects after it"
     if kind == "parquet":
-        return f"{uri}, row group {fragment.group}"
+        within = f", counted from row {fragment.start}" if fragment.start else ""
+        return f"{uri}, row group {fragment.group}{within}"
     if "." in kind and (fragment.start or fragment.group):
         return f"{uri}, decompressed from byte {fragment.group} on, from byte {fragment.start}"
     return f"{uri}, from byte {fragment.start}" if fragment.start else uri

@@ -21,11 +21,12 @@ from astraml_ray.data.formats.mending import Mended, joined
 from astraml_ray.data.formats.parquet import PARQUET
 from astraml_ray.data.formats.recognise import formats_of, metadata_of
 from astraml_ray.data.formats.unify import concat_tables
+from astraml_ray.data.splits import SplitRows
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["FILE_NAME", "Listing", "Rows", "listing_of", "objects_of", "rows_of"]
+__all__ = ["FILE_NAME", "Listing", "Rows", "listing_of", "objects_of", "row_numbers", "rows_of"]
 
 FILE_NAME = "file_name"
 _FILES = {"jsonl": line_format(JSON_LINES), "csv": line_format(CSV), "parquet": PARQUET}
@@ -47,13 +48,16 @@ class Listing:
     unnamed: int = 0
 
 
-def listing_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> Listing:
+def listing_of(
+    objects: Sequence[ObjectInfo], wanted: str, access: Access, of_split: SplitRows | None = None
+) -> Listing:
     """Brings the objects of a split into the order of their rows, and tells the format of each.
 
     Args:
         objects: Of the split.
         wanted: The spec's format.
         access: How they are reached.
+        of_split: Which rows of a metadata file above several splits are this one's; None is all.
 
     Raises:
         DataError: As formats_of; or a metadata file cannot be read, or names no images, or some lie below none.
@@ -66,7 +70,7 @@ def listing_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> Li
     images = {info.uri: info for info, kind in zip(objects, kinds, strict=True) if kind == "image-folder"}
     found: list[tuple[ObjectInfo, str]] = []
     for info in metadata:
-        uris = _uris_in(info, access)
+        uris = [uri for uri in _uris_in(info, access) if of_split is None or of_split.has(info.uri, uri)]
         found += [(info, "metadata"), *((images.get(uri, ObjectInfo(uri, 0, "")), "listed-image") for uri in uris)]
     unnamed = images.keys() - {info.uri for info, _ in found}
     _check_below(unnamed, metadata)
@@ -75,9 +79,25 @@ def listing_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> Li
     return Listing(tuple(info for info, _ in found), tuple(kind for _, kind in found), len(unnamed))
 
 
-def objects_of(objects: Sequence[ObjectInfo], wanted: str, access: Access) -> tuple[ObjectInfo, ...]:
+def objects_of(
+    objects: Sequence[ObjectInfo], wanted: str, access: Access, of_split: SplitRows | None = None
+) -> tuple[ObjectInfo, ...]:
     """The objects that listing_of gives; opened is only what tells of images."""
-    return listing_of(objects, wanted, access).objects if metadata_of(objects, wanted) else tuple(objects)
+    return listing_of(objects, wanted, access, of_split).objects if metadata_of(objects, wanted) else tuple(objects)
+
+
+def row_numbers(info: ObjectInfo, images: Sequence[str], access: Access) -> list[int] | None:
+    """Which rows of a metadata file some images are of; None where each row has one.
+
+    Args:
+        info: The file.
+        images: In the order of their rows. Where one is named twice, it is there twice.
+        access: How it is reached.
+    """
+    if rows_of(info, access).table.num_rows == len(images):
+        return None
+    remaining = iter(enumerate(_uris_in(info, access)))
+    return [next(row for row, uri in remaining if uri == image) for image in images]
 
 
 def _check_below(unnamed: Collection[str], metadata: Sequence[ObjectInfo]) -> None:

@@ -85,7 +85,7 @@ def line_format(grammar: Grammar) -> FileFormat:
         return size > Bounds.fragment
 
     return FileFormat(
-        fragments, schema, read, opens=opens, remembered=True, mend=mended, head=head, rows_lost=rows_lost
+        fragments, schema, read, opens=opens, remembered=lambda size: True, mend=mended, head=head, rows_lost=rows_lost
     )
 
 

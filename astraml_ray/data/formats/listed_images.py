@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from astraml_ray.data.bad_data.rows import MISSING_IMAGE, BadRow
-from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, select_columns, sources_of
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, ListedRows, select_columns, sources_of
 from astraml_ray.data.formats.image_metadata import FILE_NAME, Rows, rows_of
 from astraml_ray.data.formats.images import images_of
 from astraml_ray.data.formats.mending import Mended
@@ -39,35 +39,43 @@ def _read_listed(
 ) -> Mended:
     """The files are read only where their bytes are wanted."""
     metadata, *infos = sources_of(objects, fragment, "listed-image")
-    first = fragment.source - fragment.group - 1
     listed = rows_of(metadata, access)
-    rows = listed.table.slice(first, len(infos))
+    numbers = _numbers(fragment)
+    rows = listed.table.take(pa.array(numbers, pa.int64()))
     found = [info for info in infos if info.etag]
     data = images_of(found, access) if columns is None or "image" in columns else [None] * len(found)
     there = np.array([bool(info.etag) for info in infos])
     values = rows.drop_columns([FILE_NAME]).filter(pa.array(there))
     table = _with_images(values, pa.array(data, pa.binary()), [info.uri for info in found])
     missing = np.flatnonzero(~there).tolist()
-    bad = tuple(_bad_row(metadata, listed, row, first) for row in missing)
-    written = {row: listed.written.get(first + row) or _line(rows.slice(row, 1)) for row in missing}
+    bad = tuple(_bad_row(metadata, listed, row, numbers[row]) for row in missing)
+    written = {row: listed.written.get(numbers[row]) or _line(rows.slice(row, 1)) for row in missing}
     return Mended(
         select_columns(metadata, table, columns), np.flatnonzero(there), bad, written, counts=(1,) * len(infos)
     )
 
 
-def _bad_row(metadata: ObjectInfo, listed: Rows, row: int, first: int) -> BadRow:
+def _numbers(fragment: Fragment) -> Sequence[int]:
+    """Of the rows in the file, which has all of them as a rule."""
+    if isinstance(fragment, ListedRows):
+        return fragment.numbers
+    first = fragment.source - fragment.group - 1
+    return range(first, first + fragment.count)
+
+
+def _bad_row(metadata: ObjectInfo, listed: Rows, row: int, number: int) -> BadRow:
     """Of a row without an image.
 
     Args:
         metadata: Its file.
         listed: The rows of that.
         row: Its number in the fragment.
-        first: The number in the file of the fragment's first row.
+        number: Its number in the file.
     """
-    fault = listed.faults.get(first + row)
+    fault = listed.faults.get(number)
     if fault is not None:  # its object is the file itself, in which it has another number
-        return replace(fault, row=row, source=row, before=-first)
-    why = f"is named in {metadata.uri.rpartition('/')[2]}, and is not there, empty or hidden (row {first + row} of it)"
+        return replace(fault, row=row, source=row, before=row - number)
+    why = f"is named in {metadata.uri.rpartition('/')[2]}, and is not there, empty or hidden (row {number} of it)"
     return BadRow(row, MISSING_IMAGE, why, source=row, before=row)
 
 

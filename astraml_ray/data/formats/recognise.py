@@ -226,6 +226,5 @@ def _not_read(info: ObjectInfo, found: str) -> DataError:
         return DataError("is UTF-16", param=info.uri, hint="write it as UTF-8: iconv -f UTF-16 -t UTF-8")
     if found in ("gz", "zst"):
         return DataError("is compressed twice", param=info.uri, hint="compress it once")
-    return DataError(
-        f"is {found}, which is not read", param=info.uri, hint="compress it with gzip or zstd, or not at all"
-    )
+    hint = "unpack it" if found == "zip" else "compress it with gzip or zstd, or not at all"
+    return DataError(f"is {found}, which is not read", param=info.uri, hint=hint)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +20,8 @@ from astraml_ray.data.bad_data.rows import DAMAGED_FILE, BadRow
 from astraml_ray.data.formats.arrow import ARROW
 from astraml_ray.data.formats.compressed import compressed_format
 from astraml_ray.data.formats.delimited import CSV
-from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, mended_part
+from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, ListedRows, fragment_of, mended_part
+from astraml_ray.data.formats.image_metadata import row_numbers
 from astraml_ray.data.formats.images import IMAGE_FOLDER
 from astraml_ray.data.formats.json_lines import JSON_ARRAY, JSON_LINES
 from astraml_ray.data.formats.lines import line_format
@@ -80,6 +81,7 @@ def fragments_of(
     """
     group: list[Fragment] = []
     held = index = 0
+    numbers: list[int] | None = None
     with ThreadPoolExecutor(_THREADS) as pool:
         remaining = iter(places)
         while window := list(islice(remaining, _THREADS * 16)):
@@ -87,9 +89,12 @@ def fragments_of(
             for place in window:
                 kind = _format(kinds[place], objects[place])
                 parts = next(found) if kind.opens(objects[place].size) else kind.fragments(objects[place], access)
-                index = place if kind is METADATA else index
-                of_list = {"group": index} if kind is LISTED_IMAGE else {}
-                own = [replace(part, source=place, **of_list) for part in parts]
+                if kind is METADATA:
+                    index, numbers = place, _numbers(objects, kinds, place, access)
+                of_list = kind is LISTED_IMAGE
+                own = [
+                    _listed(part, place, index, numbers) if of_list else replace(part, source=place) for part in parts
+                ]
                 alone = len(own) != 1 or (own[0].group > 0 and not of_list) or objects[place].size > kind.grouped()
                 if group and (alone or not _fits(group, held + own[0].size, kinds[place], kinds)):
                     yield _as_one(group)
@@ -101,6 +106,18 @@ def fragments_of(
                     held += own[0].size
     if group:
         yield _as_one(group)
+
+
+def _numbers(objects: Sequence[ObjectInfo], kinds: Sequence[str], place: int, access: Access) -> list[int] | None:
+    """The rows of the images behind a metadata file, if it has others."""
+    behind = takewhile(lambda i: kinds[i] == "listed-image", range(place + 1, len(kinds)))
+    return row_numbers(objects[place], [objects[i].uri for i in behind], access)
+
+
+def _listed(part: Fragment, place: int, index: int, numbers: Sequence[int] | None) -> Fragment:
+    if numbers is None:
+        return replace(part, source=place, group=index)
+    return ListedRows(place, part.rows, part.size, group=index, numbers=(numbers[place - index - 1],))
 
 
 def _opened(objects: Sequence[ObjectInfo], kinds: Sequence[str], window: list[int]) -> list[int]:
@@ -127,18 +144,23 @@ def _as_one(group: list[Fragment]) -> Fragment:
     if len(group) == 1:
         return group[0]
     rows = sum(part.rows for part in group) if all(part.rows >= 0 for part in group) else -1
-    return replace(group[0], rows=rows, size=sum(part.size for part in group), count=len(group))
+    size = sum(part.size for part in group)
+    whole = replace(group[0], rows=rows, size=size, count=len(group))
+    if isinstance(whole, ListedRows):
+        numbers = (number for part in group if isinstance(part, ListedRows) for number in part.numbers)
+        return replace(whole, numbers=tuple(numbers))
+    return whole
 
 
 def _fragments(info: ObjectInfo, kind: str, access: Access, cache: Path | None) -> list[Fragment]:
     """Of one object; where they are costly to find, they are remembered."""
     file = FORMATS[kind]
-    if cache is None or not file.remembered:
+    if cache is None or not file.remembered(info.size):
         return file.fragments(info, access)
     key = json.dumps([_VERSION, asdict(info), kind, Bounds.fragment])
     path = cache / "fragments" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
-        return [Fragment(**part) for part in json.loads(path.read_text())]
+        return [fragment_of(part) for part in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError):
         parts = file.fragments(info, access)
     try:

@@ -15,64 +15,33 @@ from astraml_ray.data.bad_data.rows import BadRow
 from astraml_ray.data.formats.compressed import Unpacked
 from astraml_ray.data.formats.fragment import Bounds, FileFormat, Fragment, select_columns
 from astraml_ray.data.formats.mending import Mended
-from astraml_ray.data.formats.tar_walk import cut_short, walk
+from astraml_ray.data.formats.tar_index import indexed_fragments
+from astraml_ray.data.formats.tar_samples import grouped, key_of, walked
+from astraml_ray.data.formats.tar_walk import cut_short
 from astraml_ray.data.formats.unify import rows_table
 from astraml_ray.data.splits import IMAGE_SUFFIXES
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo, open_object
 from astraml_ray.errors import DamagedError, DataError
 
-__all__ = ["WEBDATASET", "WEBDATASET_GZ", "key_of"]
+__all__ = ["WEBDATASET", "WEBDATASET_GZ"]
 
 _FIRST = ("__key__", "image", "text", "label")
 
 
-def key_of(name: str) -> tuple[str, str] | None:
-    """A member's key and its extension, which begins at the first dot of its file name; None if it is no sample's."""
-    folder, slash, base = name.rpartition("/")
-    stem, dot, extension = base.partition(".")
-    if not stem or not dot or stem.startswith("__"):
-        return None
-    return folder + slash + stem, extension.lower()
-
-
 def _fragments(info: ObjectInfo, access: Access) -> list[Fragment]:
-    return list(_samples(info, access))
-
-
-def _samples(info: ObjectInfo, access: Access) -> Iterator[Fragment]:
-    """Samples together until they fill a fragment."""
-    start = stop = rows = 0
-    last: str | None = None
-    for member in walk(info, access):
-        found = key_of(member.name)
-        if found is None:
-            continue
-        if found[0] != last:
-            if rows and stop - start >= Bounds.fragment:
-                yield Fragment(0, rows, stop - start, start=start, stop=stop)
-                rows = 0
-            if not rows:
-                start = member.start
-            rows, last = rows + 1, found[0]
-        stop = member.stop
-        if stop - start > Bounds.frame:
-            raise DataError(
-                f"sample {last!r} has over {Bounds.frame >> 20} MiB",
-                param=info.uri,
-                hint="write smaller samples; members of one key follow each other",
-            )
-    if rows:
-        yield Fragment(0, rows, stop - start, start=start, stop=stop)
+    """A shard of a few megabytes has few headers: to look for an index would take as long."""
+    found = indexed_fragments(info, access) if info.size > Bounds.fragment else None
+    return list(grouped(walked(info, access))) if found is None else found
 
 
 def _schema(info: ObjectInfo, access: Access) -> pa.Schema:
-    first = next(_samples(info, access), None)
+    first = next(grouped(walked(info, access)), None)
     return _read(info, first, None, access).schema if first else pa.schema([])
 
 
 def _head(info: ObjectInfo, access: Access) -> Fragment:
-    return next(_samples(info, access), Fragment(0, 0, 0))
+    return next(grouped(walked(info, access)), Fragment(0, 0, 0))
 
 
 def _read(info: ObjectInfo, fragment: Fragment, columns: list[str] | None, access: Access) -> pa.Table:
@@ -204,5 +173,5 @@ def _schema_gz(info: ObjectInfo, access: Access) -> pa.Schema:
     return _read_gz(info, Fragment(0, -1, info.size), None, access).schema
 
 
-WEBDATASET = FileFormat(_fragments, _schema, _read, remembered=True, mend=_mend, head=_head)
+WEBDATASET = FileFormat(_fragments, _schema, _read, remembered=lambda size: True, mend=_mend, head=_head)
 WEBDATASET_GZ = FileFormat(_whole, _schema_gz, _read_gz, opens=lambda size: False, grouped=lambda: 0, mend=_mend_gz)

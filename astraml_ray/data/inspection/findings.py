@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from astraml_ray.data.columns import LABEL_NAMES
+from astraml_ray.data.storage.objects import ObjectInfo
 
 __all__ = ["find_faults"]
 
@@ -16,11 +18,18 @@ _LEVELS = ("error", "warning", "note")
 _LARGEST = 0.95
 _MANY_DUPLICATES = 0.01
 _SHOWN = 5
+_PARTITION = re.compile(r"/([A-Za-z_]\w*)=[^/]*(?=/)")
 
 
-def find_faults(facts: Facts) -> list[Finding]:
-    """The findings about what inspect_dataset counted, worst first."""
-    found = [*_leakage(facts), *_columns(facts)]
+def find_faults(facts: Facts, *, unread: Sequence[ObjectInfo] = (), read: Sequence[ObjectInfo] = ()) -> list[Finding]:
+    """The findings about what inspect_dataset counted, worst first.
+
+    Args:
+        facts: As inspect_dataset gives them.
+        unread: Objects that no split reads.
+        read: The training objects.
+    """
+    found = [*_leakage(facts), *_columns(facts), *_folders(facts, read), *_left_out(unread)]
     for name, split in facts["splits"].items():
         found += [*_rows(name, split), *_labels(name, split, facts), *_duplicates(name, split)]
         found += _images(name, split)
@@ -40,6 +49,30 @@ def _leakage(facts: Facts) -> Iterator[Finding]:
                 f"{'is' if rows == 1 else 'are'} in train too",
                 "take them out of train: scores on them say how well the model remembers, not how well it does",
             )
+
+
+def _folders(facts: Facts, objects: Sequence[ObjectInfo]) -> Iterator[Finding]:
+    """Spark writes columns into the names of folders, `label=pos/part-0.parquet`; others sort texts into them."""
+    names = {name for info in objects for name in _PARTITION.findall(info.uri)}
+    lost = sorted(names - {column["name"] for column in facts["columns"]})
+    if lost:
+        message = f"folders are named {', '.join(f'{name}=…' for name in lost[:_SHOWN])}, and such columns are not read"
+        yield _finding("warning", "partition_folders", None, message, "write those columns into the files, too")
+    folders = sorted({info.uri.split("/")[-2] for info in objects})
+    if not lost and len(folders) > 1 and facts["splits"]["train"]["formats"] == ["text"]:
+        message = f"texts lie in folders ({', '.join(folders[:_SHOWN])}), whose names are no labels"
+        yield _finding(
+            "note", "text_folders", None, message, "if they are, write a CSV or JSON Lines with a label column"
+        )
+
+
+def _left_out(objects: Sequence[ObjectInfo]) -> Iterator[Finding]:
+    if objects:
+        size = sum(info.size for info in objects)
+        message = f"{_count(len(objects), 'file')} of no split left out ({size:,} bytes): {objects[0].uri}"
+        message += " is the first" if len(objects) > 1 else ""
+        hint = "name files or folders train*, validation* or test* to have them read; or give dataset.train"
+        yield _finding("note", "files_of_no_split", None, message, hint)
 
 
 def _columns(facts: Facts) -> Iterator[Finding]:

@@ -12,14 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from astraml_ray.data.columns import TEXT_NAMES, find_columns
-from astraml_ray.data.formats import format_names, fragments_of, listing_of
+from astraml_ray.data.formats import format_names, fragments_of
 from astraml_ray.data.inspection.counts import SplitTally
 from astraml_ray.data.inspection.findings import find_faults
 from astraml_ray.data.inspection.loose import Refusal, loose_schema, read_loosely
 from astraml_ray.data.inspection.repeats import MOST_HASHED, RowHashes
-from astraml_ray.data.prepare import objects_by_split
+from astraml_ray.data.prepare import listings_by_split, of_no_split
 from astraml_ray.data.rows import content_hash
-from astraml_ray.data.splits import SPLITS
 from astraml_ray.data.storage.credentials import Access
 from astraml_ray.data.storage.objects import ObjectInfo
 from astraml_ray.data.values import as_words, plain_strings
@@ -90,8 +89,7 @@ def inspect_dataset(
         DataError: It cannot be read, or has no text column.
     """
     access = Access(spec.endpoint_url, secret)
-    unordered = objects_by_split(spec, access)
-    listings = {name: listing_of(unordered[name], spec.format, access) for name in SPLITS if name in unordered}
+    listings = listings_by_split(spec, access)
     by_split = {name: listing.objects for name, listing in listings.items()}
     first = by_split["train"][0]
     schema = loose_schema(first, listings["train"].kinds[0], access)
@@ -125,7 +123,7 @@ def inspect_dataset(
         "limit": limit,
         "split_off": None if "validation" in by_split else spec.validation_fraction,
     }
-    return {**found, "findings": find_faults(found)}
+    return {**found, "findings": find_faults(found, unread=of_no_split(spec, access), read=by_split["train"])}
 
 
 @dataclass(frozen=True)

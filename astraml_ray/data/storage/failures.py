@@ -142,7 +142,7 @@ def _explained(uri: str) -> Iterator[None]:
         raise DamagedError(
             f"is damaged or not what its name says: {first_line(error)}",
             param=uri,
-            hint="write the object again, or take it out of the dataset",
+            hint=_hint_for(error),
         ) from error
     except (ClientError, BotoCoreError, OSError, asyncio.TimeoutError) as error:
         raise _storage_failure(uri, error) from error
@@ -172,3 +172,10 @@ def _storage_failure(uri: str, error: BaseException) -> AstraError:
 def first_line(error: BaseException) -> str:
     """Of an error's text, or its class."""
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+
+
+def _hint_for(error: Exception) -> str:
+    text = str(error).lower()
+    if isinstance(error, UnicodeDecodeError) or "utf8" in text or "utf-8" in text:
+        return "write it as UTF-8 (iconv -f LATIN1 -t UTF-8, if it is Latin-1), or take it out of the dataset"
+    return "write the object again, or take it out of the dataset"

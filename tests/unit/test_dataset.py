@@ -249,8 +249,8 @@ class TestErrors:
         assert error.hint
 
     def test_changed_under_the_run(self, s3: S3Server, tmp_path: Path) -> None:
-        folder = write_dataset(s3.folder / "bucket" / "changing")
-        manifest = manifest_of("s3://bucket/changing", tmp_path)
+        folder = write_dataset(s3.folder / "bucket" / "altered")
+        manifest = manifest_of("s3://bucket/altered", tmp_path)
         write_dataset(folder, rows=199)
         with pytest.raises(DataError, match="changed under the run"):
             texts_of(manifest, "train")

@@ -97,12 +97,12 @@ def cut_by_length(lengths: npt.NDArray[np.int64], overhead: int, most: int) -> l
         most: Sequences in a group at most.
 
     Returns:
-        Indices of each group, longest sequences first; together every index once.
+        Indices of each group, longest sequences first, or all as they are; together every index once.
     """
+    if len(lengths) <= most and len(lengths) * int(lengths.max()) - int(lengths.sum()) <= overhead:
+        return [np.arange(len(lengths))]  # to cut would save at most the padding, and cost the overhead
     order = np.argsort(-lengths, kind="stable")
-    longest = lengths[order]
-    if len(order) <= most and len(order) * int(longest[0]) - int(longest.sum()) <= overhead:
-        return [order]  # to cut would save at most the padding, and cost the overhead
+    longest = lengths[order].tolist()
     # Groups are runs of the sorted lengths, and a run begins where the length changes (or at `most`).
     starts = [i for i in range(len(order)) if i == 0 or longest[i] != longest[i - 1] or i % most == 0]
     ends = [*starts[1:], len(order)]
@@ -113,7 +113,7 @@ def cut_by_length(lengths: npt.NDArray[np.int64], overhead: int, most: int) -> l
             size = ends[end - 1] - starts[begin]
             if size > most and begin < end - 1:
                 break
-            total = cost[begin] + size * int(longest[starts[begin]]) + overhead
+            total = cost[begin] + size * longest[starts[begin]] + overhead
             if total < cost[end]:
                 cost[end], choice[end] = total, begin
     groups, end = [], len(starts)
@@ -145,7 +145,7 @@ def collate(rows: pa.Table, cut: Cut, *, per_token: bool, pad_id: int) -> list[B
         width = max(1, int(lengths[group].max()))
         columns = np.arange(width)
         mask = columns < lengths[group][:, None]
-        index = np.where(mask, offsets[group][:, None] + columns, 0)
+        index = (offsets[group][:, None] + columns)[mask]
         targets = _padded(labels, index, mask, IGNORED) if per_token else labels[group]
         inputs = {
             name: torch.from_numpy(_padded(values[name], index, mask, filling)) for name, filling in fillings.items()
@@ -173,14 +173,16 @@ def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
 def _padded(
     values: npt.NDArray[Any], index: npt.NDArray[np.int64], mask: npt.NDArray[np.bool_], filling: int
 ) -> npt.NDArray[np.int64]:
-    return np.where(mask, values[index] if len(values) else filling, filling).astype(np.int64)
+    """Values at an index, in the places of a mask."""
+    padded = np.full(mask.shape, filling, np.int64)
+    padded[mask] = values[index]
+    return padded
 
 
 def _flat(rows: pa.Table, name: str) -> npt.NDArray[Any]:
-    column = rows[name].combine_chunks()
-    values: npt.NDArray[Any] = (
-        (column.chunk(0) if isinstance(column, pa.ChunkedArray) and column.num_chunks else column)
-        .flatten()
-        .to_numpy(zero_copy_only=False)
-    )
-    return values
+    """The values of a column of lists, one list after the other."""
+    column = rows[name]
+    lists = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    bounds = lists.offsets
+    values: npt.NDArray[Any] = lists.values.to_numpy(zero_copy_only=False)
+    return values[bounds[0].as_py() : bounds[-1].as_py()]

@@ -15,6 +15,7 @@ from astraml_ray.data.kept_tokens import TokenKeep
 from astraml_ray.data.microbatches import MicroBatch, micro_batches
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.spec.dataset import DatasetSpec
+from astraml_ray.training.ahead import ahead
 from astraml_ray.training.batching import Cut, collate
 from feeding.case import Case
 from feeding.meter import Batches
@@ -44,12 +45,13 @@ def fed(case: Case, reader: BlockReader, tables: Iterable[pa.Table]) -> Iterator
         batch_size=case.batch_size,
         epochs=case.passes,
     )
-    for _, of_epoch in itertools.groupby(batches, key=lambda batch: batch.epoch):
-        yield _tensors(of_epoch)
+    with ahead(_tensors(batches)) as tensors:  # as the train loop does
+        for _, of_epoch in itertools.groupby(tensors, key=lambda made: made[0]):
+            yield ((ids, labels) for _, ids, labels in of_epoch)
 
 
-def _tensors(batches: Iterator[MicroBatch]) -> Iterator[tuple[Any, Any]]:
+def _tensors(batches: Iterator[MicroBatch]) -> Iterator[tuple[int, Any, Any]]:
     whole = Cut(overhead=1 << 30, most=1 << 30)  # one padded tensor per batch, as the peers make
     for micro in batches:
         (batch,) = collate(micro.table, whole, per_token=False, pad_id=PAD)
-        yield batch.inputs["input_ids"], batch.labels
+        yield micro.epoch, batch.inputs["input_ids"], batch.labels

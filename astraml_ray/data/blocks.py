@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +61,7 @@ class BlockReader:
     translations: TranslationKeep | None = None
 
     def read(
-        self, block: Block, *, world_rank: int | None = None, start_row: int = 0, growing: bool = False
+        self, block: Block, *, world_rank: int | None = None, start_row: int = 0, growing: bool = False, done: int = 0
     ) -> Iterator[pa.Table]:
         """A block's rows, in order, part after part, as tables of the encoder's schema.
 
@@ -69,6 +70,7 @@ class BlockReader:
             world_rank: Only the rows of this worker; None is those of all.
             start_row: Positions of the epoch before it are left out (a resumed run).
             growing: See plan.block_parts.
+            done: So many parts are left out: who has them goes on after an error.
         """
         split, size = self.split, self.batch_size
         parts = block_parts(
@@ -80,9 +82,10 @@ class BlockReader:
             start_row=start_row,
             growing=growing,
         )
+        parts = islice(parts, done, None)
         if world_rank is not None:
             parts = (part[owned_by(part, size, world_rank, self.world_size)] for part in parts)
-        everything = start_row <= block.start and (world_rank is None or self.world_size == 1)
+        everything = start_row <= block.start and not done and (world_rank is None or self.world_size == 1)
         if self.keep is None:
             table, order = self.ordered(block)
             yield from (self.encode(block, table, order, part) for part in parts)

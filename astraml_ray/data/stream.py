@@ -88,15 +88,15 @@ def _parcels(reader: BlockReader, block: Block, start_row: int, *, growing: bool
     deadline: not here once more.
     """
     size, world_size = reader.batch_size, reader.world_size
-    pauses = iter(_PAUSES)
+    pauses, done = iter(_PAUSES), 0
     while True:
         try:
-            for table in reader.read(block, start_row=start_row, growing=growing):
+            for table in reader.read(block, start_row=start_row, growing=growing, done=done):
                 positions = table["position"].to_numpy()
                 for world_rank in range(world_size):
                     mine = table if world_size == 1 else table.filter(owned_by(positions, size, world_rank, world_size))
                     yield pack(mine)
-                start_row = int(positions[-1]) + 1
+                done += 1
             return
         except AstraError as error:
             pause = next(pauses, None) if error.retryable and not isinstance(error, StorageOutageError) else None

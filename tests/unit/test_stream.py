@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
+from astraml_ray.data import stream
 from astraml_ray.data.blocks import BlockReader
 from astraml_ray.data.encoding.text import SEQUENCES, TextEncoder
 from astraml_ray.data.encoding.tokenizers import train_tokenizer
@@ -12,7 +15,7 @@ from astraml_ray.data.microbatches import MicroBatch, Position, local_blocks, mi
 from astraml_ray.data.parcels import pack, pack_error, unpacked
 from astraml_ray.data.plan import owned_by, run_blocks
 from astraml_ray.data.prepare import build_manifest
-from astraml_ray.errors import DataError
+from astraml_ray.errors import DataError, InfrastructureError
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.spec.text_augmentation import CaseNoise, RandomDeletion, RandomMask, RandomSwap
 from tests.conftest import word_rows, write_dataset
@@ -145,6 +148,32 @@ def test_an_error_in_a_task_arrives_whole(make_reader) -> None:  # type: ignore[
     with pytest.raises(DataError, match="is damaged") as caught:
         next(found)
     assert (caught.value.param, caught.value.hint) == ("s3://b/k", "write it again")
+
+
+def test_what_may_pass_is_tried_again_from_where_it_failed(  # type: ignore[no-untyped-def]
+    make_reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parcels are the same, one for one: Ray may make them a second time, without the error."""
+    reader = make_reader(3)
+    block = next(run_blocks(reader.split.rows, reader.split.sizes, seed=7, epochs=1))
+    whole = list(stream._parcels(reader, block, 3, growing=True))
+    assert len(whole) > 2 * 3
+    outcomes, encode = iter([True, False, True, True]), BlockReader.encode
+
+    def shaky(self: BlockReader, *given: Any) -> pa.Table:
+        if not next(outcomes, True):
+            raise InfrastructureError("passes")
+        return encode(self, *given)
+
+    monkeypatch.setattr(BlockReader, "encode", shaky)
+    monkeypatch.setattr(stream, "_PAUSES", (0.0,))
+    assert list(stream._parcels(reader, block, 3, growing=True)) == whole
+    outcomes = iter([True, False, False])
+    *before, first, second, third = stream._parcels(reader, block, 3, growing=True)
+    assert before == whole[:3]
+    for parcel in (first, second, third):
+        with pytest.raises(InfrastructureError, match="passes"):
+            next(unpacked([parcel]))
 
 
 def test_a_long_row_is_cut_in_classification_and_split_in_language_models(make_reader) -> None:  # type: ignore[no-untyped-def]

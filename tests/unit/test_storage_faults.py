@@ -15,9 +15,10 @@ import pytest
 
 from astraml_ray.cli.s3_server import S3Server
 from astraml_ray.data import formats
-from astraml_ray.data.encoding.schema import HEAD
 from astraml_ray.data.formats import formats_of, fragments_of, read_fragment, schema_of
 from astraml_ray.data.manifest import Manifest
+from astraml_ray.data.parcels import unpacked
+from astraml_ray.data.plan import Block
 from astraml_ray.data.prepare import build_manifest
 from astraml_ray.data.rows import read_rows
 from astraml_ray.data.storage.credentials import Access
@@ -31,7 +32,7 @@ from astraml_ray.data.storage.objects import (
     resolve,
 )
 from astraml_ray.data.storage.s3 import RetryingS3
-from astraml_ray.data.stream import _read_or_report
+from astraml_ray.data.stream import _parcels
 from astraml_ray.errors import AstraError, DataError, InfrastructureError, StorageOutageError
 from astraml_ray.spec.loading import parse_spec
 from astraml_ray.training.run_folder import RunFolder
@@ -190,13 +191,19 @@ def test_what_the_deadline_ended_is_not_tried_again_by_the_stream(
     proxy.plan = lambda *_: "error_500"
     tries = []
 
-    def read_block() -> pa.Table:
-        tries.append(1)
-        return pa.table({"data": [read(info, access, 0, 10)]})
+    class Reader:
+        batch_size, world_size = 8, 2
 
-    reported = _read_or_report(read_block, pa.schema([*HEAD]))
+        def read(self, *_: Any, **__: Any) -> Iterator[pa.Table]:
+            tries.append(1)
+            yield pa.table({"data": [read(info, access, 0, 10)]})
+
+    parcels = list(_parcels(Reader(), Block(0, 0, (0,), 0, 10), 0, growing=True))  # type: ignore[arg-type]
     assert len(tries) == 1
-    assert "data" not in reported.column_names
+    assert len(parcels) == 2
+    for parcel in parcels:
+        with pytest.raises(StorageOutageError):
+            next(unpacked([parcel]))
 
 
 @pytest.mark.parametrize(("status", "kind"), [("403", DataError), ("400", AstraError)])

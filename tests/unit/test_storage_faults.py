@@ -194,7 +194,7 @@ def test_what_the_deadline_ended_is_not_tried_again_by_the_stream(
     class Reader:
         batch_size, world_size = 8, 2
 
-        def read(self, *_: Any, **__: Any) -> Iterator[pa.Table]:
+        def read(self, *_: object, **__: object) -> Iterator[pa.Table]:
             tries.append(1)
             yield pa.table({"data": [read(info, access, 0, 10)]})
 

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
+import ray
 import ray.data
 
 from feeding.case import Case
 from feeding.meter import Batches
-from feeding.rays import runtime
 from feeding.tokens import Tokens
 from feeding.torch_parquet import filesystem
 
 __all__ = ["epochs", "runtime"]
+
+
+@contextmanager
+def runtime(case: Case) -> Iterator[None]:
+    """Ray with one CPU per core."""
+    ray.init(
+        address="local",
+        num_cpus=len(os.sched_getaffinity(0)),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def epochs(case: Case) -> Iterator[Batches]:

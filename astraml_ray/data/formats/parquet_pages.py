@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -149,7 +150,7 @@ def _walked(chunk: Chunk, read: Read) -> list[Page]:
         if _number(header, 1) == _DICTIONARY:
             continue
         stop = body + _number(header, 3)
-        rows, whole = _rows_of(chunk, header, lambda a=body, b=stop: read(a, b))  # type: ignore[misc]
+        rows, whole = _rows_of(chunk, header, partial(read, body, stop))
         found.append(Page(start, stop, row, whole))
         row += rows
     return found

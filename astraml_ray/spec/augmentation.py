@@ -98,7 +98,7 @@ def _misfit(index: int, one: Augmentation, task: str, *, pairs: bool) -> Problem
 def _misplaced(index: int, one: BackTranslation) -> Problem | None:
     field = f"/augmentation/{index}"
     if index:
-        message = f"{one.type} has other texts for those of the dataset, so it comes first, and once"
+        message = f"{one.type} takes the place of the dataset's own texts, so it comes first, and once"
         return Problem(field, message, "move it to the front")
     if (one.language is None) != (one.pivot_language is None):
         missing = "language" if one.language is None else "pivot_language"
